@@ -1,0 +1,186 @@
+// Stepper: training steps.
+#include "../core/stepper.h"
+
+#include "results.h"
+
+namespace pbp {
+namespace {
+
+using Hyper = std::vector<std::map<std::string, double>>;
+
+// The lock is taken without the GIL, so that a step waiting for another one never blocks Python.
+std::unique_lock<std::mutex> lock(Stepper& s) {
+  std::unique_lock<std::mutex> guard(s.mutex, std::try_to_lock);
+  if (!guard.owns_lock()) {
+    py::gil_scoped_release release;
+    guard.lock();
+  }
+  return guard;
+}
+
+template <class F>
+auto without_gil(F f) {
+  try {
+    py::gil_scoped_release release;
+    return f();
+  } catch (const HostError&) {
+    throw py::error_already_set();
+  }
+}
+
+double backward(Stepper& s, const std::shared_ptr<Program>& program, const py::tuple& inputs) {
+  auto guard = lock(s);
+  Binding& b = s.prepare(program);
+  fill_inputs(*program, b, inputs);
+  return without_gil([&] { return s.backward(b); });
+}
+
+double step(Stepper& s, const std::shared_ptr<Program>& program, const py::tuple& inputs, double lr) {
+  auto guard = lock(s);
+  Binding& b = s.prepare(program);
+  fill_inputs(*program, b, inputs);
+  return without_gil([&] { return s.step(b, lr); });
+}
+
+void update(Stepper& s, double lr) {
+  auto guard = lock(s);
+  without_gil([&] { s.update(lr); return 0; });
+}
+
+int64_t run(Stepper& s, const std::shared_ptr<Program>& program, const py::capsule& feeder, int64_t first_row,
+            int64_t batch_rows, int64_t batches, const py::array_t<double, py::array::c_style>& lrs, double seconds,
+            py::array_t<double, py::array::c_style>& results) {
+  if (std::string(feeder.name() ? feeder.name() : "") != PBP_FEEDER_CAPSULE)
+    throw TypeError("run expects a feeder capsule");
+  const auto* f = static_cast<const pbp_feeder*>(feeder.get_pointer());
+  const Plan& plan = *program->plan;
+  for (const Operand& o : plan.outputs)
+    if (o.view.count() != 1) throw ValueError("run expects a program whose outputs are scalars");
+  if (lrs.size() < batches) throw ValueError("lrs expects one learning rate a batch");
+  if (results.ndim() != 2 || results.shape(0) < batches || results.shape(1) != int64_t(plan.outputs.size()))
+    throw ValueError("results expects shape (batches, outputs)");
+  if (batches <= 0) return 0;
+  auto guard = lock(s);
+  Binding& b = s.prepare(program);
+  const double* lr = lrs.data();
+  double* to = results.mutable_data();
+  if (f->needs_gil) {
+    struct Locked {
+      const pbp_feeder* inner;
+      static int fill(void* context, int64_t first, int64_t rows, void* const* buffers) {
+        py::gil_scoped_acquire gil;
+        const pbp_feeder* inner = static_cast<Locked*>(context)->inner;
+        return inner->fill(inner->context, first, rows, buffers);
+      }
+    } locked{f};
+    const pbp_feeder with_gil{&Locked::fill, &locked, 0};
+    return without_gil([&] { return s.run(b, with_gil, first_row, batch_rows, batches, lr, seconds, to); });
+  }
+  return without_gil([&] { return s.run(b, *f, first_row, batch_rows, batches, lr, seconds, to); });
+}
+
+py::object read_dense(const Stepper& s, size_t k, const void* from, double scale) {
+  const Param& p = *s.params()[k];
+  py::array a = new_array(p.dtype, p.shape);
+  to_logical(p, from, a.mutable_data());
+  if (scale != 1) a = py::array(a * py::float_(scale)).attr("astype")(numpy_dtype(p.dtype));
+  return a;
+}
+
+py::list grads(Stepper& s) {
+  auto guard = lock(s);
+  if (!s.last()) throw ValueError("grads was called before any backward");
+  py::list list;
+  for (size_t k = 0; k < s.params().size(); ++k) {
+    const Param& p = *s.params()[k];
+    const int slot = s.last()->plan().wrt[k].sparse;
+    if (slot >= 0) {
+      list.append(read_sparse(s.last()->sparse(slot), p.dtype));
+    } else if (p.sparse) {
+      py::array a = new_array(p.dtype, p.shape);
+      std::memset(a.mutable_data(), 0, size_t(a.nbytes()));
+      list.append(a);
+    } else {
+      list.append(read_dense(s, k, s.gradient(k), s.gradient_scale()));
+    }
+  }
+  return list;
+}
+
+py::list outputs(Stepper& s) {
+  auto guard = lock(s);
+  if (!s.last()) throw ValueError("outputs was called before any step");
+  return read_outputs(*s.last());
+}
+
+py::dict state(Stepper& s) {
+  auto guard = lock(s);
+  py::dict d;
+  for (size_t i = 0; s.rule().states[i]; ++i) {
+    py::list list;
+    for (size_t k = 0; k < s.params().size(); ++k) list.append(read_dense(s, k, s.state(i, k), 1));
+    d[s.rule().states[i]] = list;
+  }
+  return d;
+}
+
+void load_state(Stepper& s, const py::dict& d) {
+  auto guard = lock(s);
+  std::vector<std::vector<py::array>> all;
+  for (size_t i = 0; s.rule().states[i]; ++i) {
+    const char* name = s.rule().states[i];
+    if (!d.contains(name)) throw ValueError(std::string("the optimizer state lacks ") + name);
+    py::list list = d[name];
+    if (list.size() != s.params().size())
+      throw ValueError(std::string("the optimizer state ") + name + " holds " + std::to_string(list.size()) +
+                       " arrays, the model has " + std::to_string(s.params().size()) + " parameters");
+    all.emplace_back();
+    for (size_t k = 0; k < s.params().size(); ++k) {
+      const Param& p = *s.params()[k];
+      all.back().push_back(as_dtype(list[k], p.dtype, name));
+      if (!shape_of(all.back().back()).same(p.shape))
+        throw ValueError(std::string("the optimizer state ") + name + " of parameter " + std::to_string(k) + " has shape " +
+                         to_text(shape_of(all.back().back())) + ", expected " + to_text(p.shape));
+    }
+  }
+  for (size_t i = 0; i < all.size(); ++i)
+    for (size_t k = 0; k < s.params().size(); ++k) from_logical(*s.params()[k], all[i][k].data(), s.state(i, k));
+}
+
+}  // namespace
+
+void bind_stepper(py::module_& m) {
+  py::class_<Stepper, std::shared_ptr<Stepper>>(m, "Stepper", "Backward, reduce, update over flat spans.")
+      .def(py::init([](const std::string& rule, std::vector<ParamPtr> params, std::vector<int> groups, const Hyper& hyper,
+                       std::optional<double> clip_norm, std::optional<double> clip_value, int accumulate,
+                       std::optional<std::string> isa, std::optional<int> threads) {
+             if (threads && *threads < 1) throw ValueError("threads must be at least 1");
+             if ((clip_norm && !(*clip_norm > 0)) || (clip_value && !(*clip_value > 0)))
+               throw ValueError("clip_norm and clip_value must be positive");
+             return std::make_shared<Stepper>(
+                 StepperOptions{rule, clip_norm.value_or(0), clip_value.value_or(0), accumulate, isa.value_or(""),
+                                threads.value_or(0)},
+                 std::move(params), std::move(groups), hyper);
+           }),
+           py::arg("rule"), py::arg("params"), py::arg("groups"), py::arg("hyper"), py::arg("clip_norm") = py::none(),
+           py::arg("clip_value") = py::none(), py::arg("accumulate") = 1, py::arg("isa") = py::none(),
+           py::arg("threads") = py::none())
+      .def("backward", &backward, py::arg("program"), py::arg("inputs"), "Gradients of one batch; returns the loss.")
+      .def("update", &update, py::arg("lr"), "Apply the gradients.")
+      .def("step", &step, py::arg("program"), py::arg("inputs"), py::arg("lr"), "Backward and, when it is due, update.")
+      .def("run", &run, py::arg("program"), py::arg("feeder"), py::arg("first_row"), py::arg("batch_rows"),
+           py::arg("batches"), py::arg("lrs"), py::arg("seconds"), py::arg("results"),
+           "Many batches in one call; returns how many were done.")
+      .def("outputs", &outputs, "The program's outputs at the last backward.")
+      .def("grads", &grads, "Gradients aligned with the parameters; (rows, values) where they are row-sparse.")
+      .def("zero_grad", &Stepper::zero_grad, "Forget a begun accumulation.")
+      .def("set_hyper", &Stepper::set_hyper, py::arg("hyper"), "New numbers for every group, from the next update on.")
+      .def("state", &state, "Optimizer state: name -> arrays aligned with the parameters.")
+      .def("load_state", &load_state, py::arg("state"))
+      .def_readwrite("steps", &Stepper::steps, "Updates done.")
+      .def_readwrite("micro", &Stepper::micro, "Batches in the accumulation that has begun.")
+      .def_readwrite("seed", &Stepper::seed)
+      .def_readonly("threads_used", &Stepper::threads_used, "Threads that took part in the last run.");
+}
+
+}  // namespace pbp

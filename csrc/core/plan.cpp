@@ -1,0 +1,626 @@
+#include "plan.h"
+
+#include <algorithm>
+#include <map>
+
+#include "error.h"
+#include "infer.h"
+
+namespace pbp {
+namespace {
+
+View dense_view(const Shape& s) {
+  View v;
+  v.shape = s;
+  for (int i = 0; i < s.rank; ++i) v.stride[i] = s.count_from(i + 1);
+  return v;
+}
+
+void finish_single_task(Item& item) { item.phases = {Phase{1, 0, false, 0}}; }
+
+}  // namespace
+
+struct Plan::Builder {
+  Plan& plan;
+  const Graph& graph;
+  std::vector<int> outputs, wrt, keep;
+  int loss;
+  std::vector<Node> nodes;          // own copies: absorption amends them
+  std::vector<uint8_t> live;        // node is part of the program
+  std::vector<int> producer;        // value -> node, -1
+  std::vector<int> buffer_of;       // value -> buffer, -1
+  std::vector<int> dense_of;        // laid-out parameter -> buffer with a dense copy, -1
+  std::vector<int> gradient_of;     // value -> buffer, -1
+  std::vector<int> contributions;   // how many consumers will hand a gradient to this value
+  std::vector<int> received;
+  std::vector<uint8_t> wanted;      // value -> somebody needs its gradient
+  std::vector<uint8_t> reached;     // value -> the loss depends on it
+  std::vector<std::vector<int>> saved_of;  // node -> buffers
+  std::map<const Param*, int> param_number;
+
+  const Value& value(int v) const { return graph.values[size_t(v)]; }
+
+  // -- which nodes -------------------------------------------------------------------------------------------------------
+
+  std::vector<int> roots() const {
+    std::vector<int> r = outputs;
+    if (loss >= 0) r.push_back(loss);
+    r.insert(r.end(), keep.begin(), keep.end());
+    if (loss >= 0)
+      for (const Assignment& a : graph.assignments)
+        if (a.value >= 0) r.push_back(a.value);
+    return r;
+  }
+
+  void find_live() {
+    nodes = graph.nodes;
+    for (Node& n : nodes)
+      if (n.plan) {  // absorption writes into the plan bytes
+        auto own = std::make_shared<Node::PlanBytes>();
+        std::memcpy(own->b, n.plan->b, sizeof own->b);
+        n.plan = own;
+      }
+    producer.assign(graph.values.size(), -1);
+    for (size_t i = 0; i < nodes.size(); ++i)
+      for (int v : nodes[i].out) producer[size_t(v)] = int(i);
+    live.assign(nodes.size(), 0);
+    std::vector<int> todo = roots();
+    while (!todo.empty()) {
+      const int n = producer[size_t(todo.back())];
+      todo.pop_back();
+      if (n < 0 || live[size_t(n)]) continue;
+      live[size_t(n)] = 1;
+      todo.insert(todo.end(), nodes[size_t(n)].in.begin(), nodes[size_t(n)].in.end());
+    }
+  }
+
+  void absorb() {
+    std::vector<int> uses(graph.values.size(), 0), consumer(graph.values.size(), -1);
+    for (size_t i = 0; i < nodes.size(); ++i)
+      if (live[i])
+        for (int v : nodes[i].in) {
+          ++uses[size_t(v)];
+          consumer[size_t(v)] = int(i);
+        }
+    for (int v : roots()) uses[size_t(v)] += 2;  // somebody outside looks at it
+    for (size_t i = 0; i < nodes.size(); ++i) {
+      Node& n = nodes[i];
+      if (!live[i] || !n.op || !n.op->absorb || n.out.size() != 1) continue;
+      const int v = n.out[0];
+      if (uses[size_t(v)] != 1) continue;
+      const int c = consumer[size_t(v)];
+      const Node& next = nodes[size_t(c)];
+      if (!next.op || next.in.size() != 1 || next.out.size() != 1) continue;
+      Absorb::Impl impl{n, next, graph};
+      Absorb ask(&impl);
+      if (!n.op->absorb(ask)) continue;
+      n.out = next.out;
+      producer[size_t(n.out[0])] = int(i);
+      live[size_t(c)] = 0;
+    }
+  }
+
+  // -- buffers -----------------------------------------------------------------------------------------------------------
+
+  int add_buffer(Space space, int64_t bytes, int index = -1) {
+    Buffer b;
+    b.space = space;
+    b.bytes = round_up(std::max<int64_t>(bytes, 1), kAlign);
+    b.index = index;
+    plan.buffers.push_back(b);
+    return int(plan.buffers.size()) - 1;
+  }
+
+  int arena(const Shape& s, DType t) { return add_buffer(Space::arena, s.count() * size_of(t)); }
+
+  int param_index(const ParamPtr& p) {
+    auto [at, fresh] = param_number.try_emplace(p.get(), int(plan.params.size()));
+    if (fresh) plan.params.push_back(p);
+    return at->second;
+  }
+
+  int buffer(int v) {
+    int& b = buffer_of[size_t(v)];
+    if (b >= 0) return b;
+    const Value& x = value(v);
+    switch (x.kind) {
+      case Kind::param: b = add_buffer(Space::param, x.param->extent() * size_of(x.dtype), param_index(x.param)); break;
+      case Kind::constant: b = add_buffer(Space::constant, x.shape.count() * size_of(x.dtype), x.index); break;
+      case Kind::input:
+        b = arena(x.shape, x.dtype);
+        plan.buffers[size_t(b)].persistent = true;
+        break;
+      case Kind::node: b = arena(x.shape, x.dtype); break;
+    }
+    return b;
+  }
+
+  bool laid_out(int v) const { return value(v).kind == Kind::param && value(v).param->layout != Layout::dense; }
+
+  Operand operand(int v) {
+    Operand o;
+    o.buffer = buffer(v);
+    o.view = laid_out(v) ? value(v).param->view(nullptr) : dense_view(value(v).shape);
+    return o;
+  }
+
+  // The operand an op that wants dense rows may read.
+  Operand dense_operand(int v) {
+    if (!laid_out(v)) return operand(v);
+    int& b = dense_of[size_t(v)];
+    Operand o;
+    o.view = dense_view(value(v).shape);
+    if (b < 0) {
+      b = arena(value(v).shape, value(v).dtype);
+      o.buffer = b;
+      copy_item("_copy", operand(v), o, "dense copy of " + graph.describe(v));
+    }
+    o.buffer = b;
+    return o;
+  }
+
+  // -- items -------------------------------------------------------------------------------------------------------------
+
+  void copy_item(const char* op, const Operand& from, const Operand& to, const std::string& label) {
+    Item item;
+    item.fn = graph.level->op(op).forward[plan.dtype == DType::f64];
+    if (from.buffer >= 0) item.in = {from};
+    item.out = {to};
+    item.label = label + " (" + (op + 1) + ")";
+    item.phases = {Phase{to.view.count(), 0.3, false, 0}};
+    plan.items.push_back(std::move(item));
+  }
+
+  void forward_item(int i) {
+    Node& n = nodes[size_t(i)];
+    if (n.op && (n.op->flags & kAlias)) {
+      buffer_of[size_t(n.out[0])] = dense_operand(n.in[0]).buffer;
+      return;
+    }
+    Item item;
+    item.pass = kForward;
+    item.host = n.host;
+    item.plan = n.plan;
+    item.label = label(n);
+    for (size_t k = 0; k < n.in.size(); ++k)
+      item.in.push_back(n.any_layout[k] ? operand(n.in[k]) : dense_operand(n.in[k]));
+    for (int v : n.out) item.out.push_back(operand(v));
+    for (const Saved& s : n.saved) {
+      Operand o;
+      o.buffer = arena(s.shape, s.dtype);
+      o.view = dense_view(s.shape);
+      item.saved.push_back(o);
+      saved_of[size_t(i)].push_back(o.buffer);
+    }
+    if (n.op) {
+      item.fn = n.op->forward[plan.dtype == DType::f64];
+      finish(item, n, kForward);
+    }
+    plan.items.push_back(std::move(item));
+  }
+
+  void finish(Item& item, const Node& n, Pass pass) {
+    item.phases = n.phases[pass];
+    if (item.phases.empty()) finish_single_task(item);
+    if (n.scratch[pass]) item.scratch = add_buffer(Space::arena, n.scratch[pass]);
+    item.local = n.local[pass];
+    plan.local_bytes = std::max(plan.local_bytes, round_up(item.local, kAlign));
+  }
+
+  std::string label(const Node& n) const { return n.where.empty() ? n.name() : n.where + " (" + n.name() + ")"; }
+
+  // -- backward ----------------------------------------------------------------------------------------------------------
+
+  bool differentiable(const Node& n) const {
+    return n.host || (n.op->flags & kAlias) || n.op->backward[0] != nullptr;
+  }
+
+  // An edge that carries a gradient back: input k of node i.
+  bool carries(const Node& n, size_t k) const {
+    return differentiable(n) && !n.no_gradient[k] && value(n.in[k]).dtype != DType::i64 && wanted[size_t(n.in[k])];
+  }
+  bool reached_node(const Node& n) const {
+    return std::any_of(n.out.begin(), n.out.end(), [&](int v) { return reached[size_t(v)] != 0; });
+  }
+
+  void find_gradients() {
+    const Value& l = value(loss);
+    if (l.shape.count() != 1)
+      throw ValueError("the loss must be a scalar, but " + graph.describe(loss) + " has shape " + to_text(l.shape) +
+                       ": reduce it with .mean() or .sum()");
+    if (l.dtype == DType::i64) throw TypeError("the loss must be a floating-point scalar, got integers");
+    for (int v : wrt) {
+      if (value(v).dtype == DType::i64)
+        throw TypeError("no gradient can be taken with respect to integers: " + graph.describe(v));
+      wanted[size_t(v)] = 1;
+    }
+    for (size_t i = 0; i < nodes.size(); ++i)
+      if (live[i])
+        for (size_t k = 0; k < nodes[i].in.size(); ++k)
+          if (carries(nodes[i], k))
+            for (int v : nodes[i].out) wanted[size_t(v)] = 1;
+    reached[size_t(loss)] = 1;
+    for (size_t i = nodes.size(); i-- > 0;)
+      if (live[i] && reached_node(nodes[i]))
+        for (size_t k = 0; k < nodes[i].in.size(); ++k)
+          if (carries(nodes[i], k)) {
+            reached[size_t(nodes[i].in[k])] = 1;
+            ++contributions[size_t(nodes[i].in[k])];
+          }
+    if (!wrt.empty() && std::none_of(wrt.begin(), wrt.end(), [&](int v) { return reached[size_t(v)] != 0; })) {
+      std::string blocked;
+      for (size_t i = 0; i < nodes.size(); ++i)
+        if (live[i] && !differentiable(nodes[i])) blocked = ": " + label(nodes[i]) + " has no gradient";
+      throw ValueError("the loss does not depend on anything it should be differentiated by" + blocked);
+    }
+  }
+
+  Operand gradient_operand(int v) {
+    Operand o;
+    if (gradient_of[size_t(v)] < 0) {
+      gradient_of[size_t(v)] = arena(value(v).shape, plan.dtype);
+    }
+    o.buffer = gradient_of[size_t(v)];
+    const bool in_span = plan.buffers[size_t(o.buffer)].space == Space::grad;
+    o.view = in_span ? value(v).param->view(nullptr) : dense_view(value(v).shape);
+    return o;
+  }
+
+  void prepare_wrt() {
+    for (size_t k = 0; k < wrt.size(); ++k) {
+      const int v = wrt[k];
+      const Value& x = value(v);
+      Plan::Wanted w;
+      if (x.kind == Kind::param) {
+        w.param = x.param;
+        if (x.param->sparse) {
+          plan.wrt.push_back(w);
+          continue;
+        }
+        if (gradient_of[size_t(v)] < 0)
+          gradient_of[size_t(v)] = add_buffer(Space::grad, x.param->extent() * size_of(plan.dtype), int(k));
+        param_index(x.param);
+      } else if (gradient_of[size_t(v)] < 0) {
+        gradient_of[size_t(v)] = arena(x.shape, plan.dtype);
+        plan.buffers[size_t(gradient_of[size_t(v)])].persistent = true;
+      }
+      w.gradient = gradient_operand(v);
+      plan.wrt.push_back(w);
+      if (!reached[size_t(v)]) {
+        // A padded span is cleared as a whole when it is allocated; only the logical elements are written here.
+        copy_item("_zero", Operand{}, w.gradient, "gradient of " + graph.describe(v));
+      }
+    }
+  }
+
+  int wrt_number(int v) const {
+    for (size_t k = 0; k < wrt.size(); ++k)
+      if (wrt[k] == v) return int(k);
+    return -1;
+  }
+
+  void backward_alias(const Node& n) {
+    const int v = n.in[0], y = n.out[0];
+    Operand from = gradient_operand(y);
+    from.view = dense_view(value(v).shape);
+    if (contributions[size_t(v)] == 1 && gradient_of[size_t(v)] < 0) {
+      gradient_of[size_t(v)] = from.buffer;
+      ++received[size_t(v)];
+      return;
+    }
+    const bool first = received[size_t(v)]++ == 0;
+    copy_item(first ? "_copy" : "_accumulate", from, gradient_operand(v), label(n) + " backward");
+  }
+
+  int sparse_slot(int v, const Node& n, size_t k) {
+    const Value& x = value(v);
+    if (!n.sparse[k])
+      throw ValueError(graph.describe(v) + " has row-sparse gradients and can only be read by an embedding, not by " +
+                       label(n) + ": construct it with sparse=False");
+    if (received[size_t(v)]++)
+      throw ValueError(graph.describe(v) +
+                       " has row-sparse gradients and is read twice in one step: construct it with sparse=False");
+    SparseSlot s;
+    s.width = x.shape[1];
+    s.capacity = 0;
+    for (size_t i = 0; i < n.in.size(); ++i)
+      if (value(n.in[i]).dtype == DType::i64) s.capacity = value(n.in[i]).shape.count();
+    s.rows = add_buffer(Space::arena, s.capacity * 8);
+    s.values = add_buffer(Space::arena, s.capacity * s.width * size_of(plan.dtype));
+    plan.buffers[size_t(s.rows)].persistent = plan.buffers[size_t(s.values)].persistent = true;
+    s.wrt = wrt_number(v);
+    plan.sparse.push_back(s);
+    plan.wrt[size_t(s.wrt)].sparse = int(plan.sparse.size()) - 1;
+    return int(plan.sparse.size()) - 1;
+  }
+
+  void backward_item(int i) {
+    Node& n = nodes[size_t(i)];
+    bool any = false;
+    for (size_t k = 0; k < n.in.size(); ++k) any = any || carries(n, k);
+    if (!any) return;
+    if (n.op && (n.op->flags & kAlias)) return backward_alias(n);
+
+    Item item;
+    item.pass = kBackward;
+    item.host = n.host;
+    item.plan = n.plan;
+    item.label = label(n) + " backward";
+    for (size_t k = 0; k < n.in.size(); ++k) {
+      Operand o = n.any_layout[k] ? operand(n.in[k]) : dense_operand(n.in[k]);
+      if (!n.keep_in[k]) o.buffer = -1;
+      item.in.push_back(o);
+    }
+    for (size_t k = 0; k < n.out.size(); ++k) {
+      Operand o = operand(n.out[k]);
+      if (!n.keep_out[k]) o.buffer = -1;
+      item.out.push_back(o);
+      Operand d;
+      d.view = dense_view(value(n.out[k]).shape);
+      if (reached[size_t(n.out[k])]) d = gradient_operand(n.out[k]);
+      item.d_out.push_back(d);
+    }
+    for (size_t k = 0; k < n.saved.size(); ++k) {
+      Operand o;
+      o.buffer = saved_of[size_t(i)][k];
+      o.view = dense_view(n.saved[k].shape);
+      item.saved.push_back(o);
+    }
+
+    struct After {
+      bool first;
+      Operand from, to;
+    };
+    std::vector<After> after;
+    std::vector<int> seen;
+    for (size_t k = 0; k < n.in.size(); ++k) {
+      const int v = n.in[k];
+      Operand slot;
+      slot.view = dense_view(value(v).shape);
+      bool add = false;
+      int sparse = -1;
+      if (carries(n, k)) {
+        if (value(v).kind == Kind::param && value(v).param->sparse) {
+          sparse = sparse_slot(v, n, k);
+        } else {
+          const bool first = received[size_t(v)]++ == 0;
+          const bool again = std::find(seen.begin(), seen.end(), v) != seen.end();
+          const Operand target = gradient_operand(v);
+          const bool fits = n.any_layout[k] || plan.buffers[size_t(target.buffer)].space != Space::grad || !laid_out(v);
+          if (fits && (first || (n.accumulates[k] && !again))) {
+            slot = target;
+            add = !first;
+          } else {
+            slot.buffer = arena(value(v).shape, plan.dtype);
+            after.push_back({first, slot, target});
+          }
+          seen.push_back(v);
+        }
+      }
+      item.d_in.push_back(slot);
+      item.add.push_back(add);
+      item.sparse.push_back(sparse);
+    }
+    if (n.op) {
+      item.fn = n.op->backward[plan.dtype == DType::f64];
+      finish(item, n, kBackward);
+    }
+    plan.items.push_back(std::move(item));
+    for (const After& a : after)
+      copy_item(a.first ? "_copy" : "_accumulate", a.from, a.to, label(n) + " backward");
+  }
+
+  // -- memory ------------------------------------------------------------------------------------------------------------
+
+  void touch(int b, int item) {
+    if (b < 0) return;
+    Buffer& x = plan.buffers[size_t(b)];
+    if (x.first < 0) x.first = item;
+    x.last = std::max(x.last, item);
+  }
+
+  template <class F>
+  void each_buffer(const Item& item, F f) const {
+    for (const auto* list : {&item.in, &item.out, &item.saved, &item.d_in, &item.d_out})
+      for (const Operand& o : *list) f(o.buffer);
+    for (int s : item.sparse)
+      if (s >= 0) {
+        f(plan.sparse[size_t(s)].rows);
+        f(plan.sparse[size_t(s)].values);
+      }
+    f(item.scratch);
+  }
+
+  // Largest first, each at the lowest offset free for the whole of its life.
+  void place() {
+    const int last = int(plan.items.size());
+    for (int i = 0; i < last; ++i) each_buffer(plan.items[size_t(i)], [&](int b) { touch(b, i); });
+    std::vector<int> order;
+    for (size_t b = 0; b < plan.buffers.size(); ++b) {
+      Buffer& x = plan.buffers[b];
+      if (x.space != Space::arena) continue;
+      if (x.persistent) {
+        x.first = -1;  // inputs are written before the first item, results read after the last
+        x.last = last;
+      } else if (x.first < 0) {
+        continue;
+      }
+      order.push_back(int(b));
+    }
+    std::stable_sort(order.begin(), order.end(),
+                     [&](int a, int b) { return plan.buffers[size_t(a)].bytes > plan.buffers[size_t(b)].bytes; });
+    std::vector<int> placed;
+    for (int b : order) {
+      Buffer& x = plan.buffers[size_t(b)];
+      std::vector<std::pair<int64_t, int64_t>> taken;
+      for (int o : placed) {
+        const Buffer& y = plan.buffers[size_t(o)];
+        if (y.first <= x.last && x.first <= y.last) taken.push_back({y.offset, y.offset + y.bytes});
+      }
+      std::sort(taken.begin(), taken.end());
+      int64_t at = 0;
+      for (const auto& [from, to] : taken) {
+        if (from - at >= x.bytes) break;
+        at = std::max(at, to);
+      }
+      x.offset = at;
+      plan.arena_bytes = std::max(plan.arena_bytes, at + x.bytes);
+      placed.push_back(b);
+    }
+  }
+
+  // -- barriers ----------------------------------------------------------------------------------------------------------
+
+  struct Access {
+    int buffer;
+    bool write;
+    int64_t rows;  // > 0: each thread touches its own rows of so many; 0: anything; -1: thread 0 alone
+  };
+
+  bool overlap(int a, int b) const {
+    if (a == b) return true;
+    const Buffer &x = plan.buffers[size_t(a)], &y = plan.buffers[size_t(b)];
+    if (x.space != y.space) return false;
+    if (x.space != Space::arena) return x.index == y.index;
+    return x.offset < y.offset + y.bytes && y.offset < x.offset + x.bytes;
+  }
+
+  bool conflict(const Access& a, const Access& b) const {
+    if (!a.write && !b.write) return false;
+    if (a.rows == -1 && b.rows == -1) return false;
+    if (!overlap(a.buffer, b.buffer)) return false;
+    return !(a.rows > 0 && a.rows == b.rows && a.buffer == b.buffer);
+  }
+
+  std::vector<Access> accesses(const Item& item, const Phase& phase) const {
+    std::vector<Access> list;
+    const bool alone = phase.tasks <= 1;
+    const int64_t own = alone ? -1 : phase.rows ? phase.tasks : 0;
+    const int64_t other = alone ? -1 : 0;
+    for (size_t k = 0; k < item.in.size(); ++k)
+      if (item.in[k].buffer >= 0)
+        list.push_back({item.in[k].buffer, false, phase.rows && (phase.local >> k & 1) ? own : other});
+    const bool forward = item.pass == kForward;
+    for (const Operand& o : item.out)
+      if (o.buffer >= 0) list.push_back({o.buffer, forward, own});
+    for (const Operand& o : item.saved) list.push_back({o.buffer, true, own});
+    for (const Operand& o : item.d_out)
+      if (o.buffer >= 0) list.push_back({o.buffer, false, own});
+    for (const Operand& o : item.d_in)
+      if (o.buffer >= 0) list.push_back({o.buffer, true, own});
+    for (int s : item.sparse)
+      if (s >= 0) {
+        list.push_back({plan.sparse[size_t(s)].rows, true, other});
+        list.push_back({plan.sparse[size_t(s)].values, true, other});
+      }
+    if (item.scratch >= 0) list.push_back({item.scratch, true, other});
+    return list;
+  }
+
+  void schedule() {
+    std::vector<Access> since;
+    int first = 0;
+    for (size_t i = 0; i < plan.items.size(); ++i) {
+      const Item& item = plan.items[i];
+      if (item.host) {
+        plan.segments.push_back({first, int(plan.jobs.size()), int(i)});
+        first = int(plan.jobs.size());
+        since.clear();
+        plan.has_host = true;
+        continue;
+      }
+      for (size_t p = 0; p < item.phases.size(); ++p) {
+        const std::vector<Access> now = accesses(item, item.phases[p]);
+        bool barrier = p > 0 && !(item.phases[p].tasks <= 1 && item.phases[p - 1].tasks <= 1);
+        for (const Access& a : now)
+          for (const Access& b : since) barrier = barrier || conflict(a, b);
+        if (int(plan.jobs.size()) == first) barrier = false;
+        if (barrier) {
+          since.clear();
+          ++plan.barriers;
+        }
+        since.insert(since.end(), now.begin(), now.end());
+        plan.jobs.push_back({item.fn, int(i), int(p), item.phases[p].tasks, barrier});
+        plan.cost += item.phases[p].cost * double(item.phases[p].tasks);
+      }
+    }
+    plan.segments.push_back({first, int(plan.jobs.size()), -1});
+  }
+
+  // -- all of it ---------------------------------------------------------------------------------------------------------
+
+  void build() {
+    plan.dtype = graph.dtype;
+    plan.isa = graph.level->name;
+    plan.constants = graph.constants;
+    plan.ranges = graph.ranges;
+    for (int v : outputs) graph.value(v);
+    for (int v : wrt) graph.value(v);
+    for (int v : keep) graph.value(v);
+    const size_t n = graph.values.size();
+    buffer_of.assign(n, -1);
+    dense_of.assign(n, -1);
+    gradient_of.assign(n, -1);
+    contributions.assign(n, 0);
+    received.assign(n, 0);
+    wanted.assign(n, 0);
+    reached.assign(n, 0);
+    find_live();
+    absorb();
+    saved_of.resize(nodes.size());
+
+    for (int v : graph.inputs) {
+      plan.inputs.push_back(operand(v));
+      plan.input_types.push_back(value(v).dtype);
+      plan.input_names.push_back(graph.describe(v));
+    }
+    for (size_t i = 0; i < nodes.size(); ++i)
+      if (live[i]) forward_item(int(i));
+
+    if (loss >= 0) {
+      graph.value(loss);
+      find_gradients();
+      // The gradient of the loss itself is one, written when a program is bound.
+      if (gradient_of[size_t(loss)] < 0) {
+        gradient_of[size_t(loss)] = arena(value(loss).shape, plan.dtype);
+        plan.one = gradient_of[size_t(loss)];
+        plan.buffers[size_t(plan.one)].persistent = true;
+      }
+      prepare_wrt();
+      for (size_t i = nodes.size(); i-- > 0;)
+        if (live[i] && reached_node(nodes[i])) backward_item(int(i));
+      for (const Assignment& a : graph.assignments) {
+        Plan::Commit c;
+        c.target = value(a.target).param;
+        if (a.value >= 0) {
+          c.value = dense_operand(a.value);
+          plan.buffers[size_t(c.value.buffer)].persistent = true;
+        }
+        plan.commits.push_back(c);
+      }
+    }
+    for (int v : outputs) {
+      plan.outputs.push_back(dense_operand(v));
+      plan.output_types.push_back(value(v).dtype);
+      plan.buffers[size_t(plan.outputs.back().buffer)].persistent = true;
+    }
+    for (int v : keep) {
+      Operand value_operand = dense_operand(v), gradient;
+      plan.buffers[size_t(value_operand.buffer)].persistent = true;
+      if (loss >= 0 && reached[size_t(v)] && gradient_of[size_t(v)] >= 0) {
+        gradient = gradient_operand(v);
+        plan.buffers[size_t(gradient.buffer)].persistent = true;
+      }
+      plan.kept.push_back({value_operand, gradient});
+    }
+    place();
+    schedule();
+  }
+};
+
+Plan::Plan(const Graph& graph, std::vector<int> outputs_, int loss, std::vector<int> wrt_, std::vector<int> keep_) {
+  Builder b{*this, graph, std::move(outputs_), std::move(wrt_), std::move(keep_), loss, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}};
+  b.build();
+}
+
+}  // namespace pbp

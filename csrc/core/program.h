@@ -1,0 +1,90 @@
+// An immutable program, and its bindings to memory. Any number of threads may run one program at a time: each run takes a
+// binding of its own from a pool.
+#pragma once
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "plan.h"
+#include "team.h"
+
+namespace pbp {
+
+// A plan resolved to addresses: one arena, the parameters where they lie now, a gradient span.
+class Binding {
+ public:
+  explicit Binding(std::shared_ptr<const Plan> plan) : plan_(std::move(plan)) {}
+
+  // Resolves every address again if the arena, the gradients or any parameter moved. gradients[k]: where the k-th wanted
+  // parameter's gradient goes (null for others).
+  void bind(const std::shared_ptr<Block>& arena, const std::vector<char*>& gradients, int threads);
+  void rebind(int threads) { bind(arena_, gradients_, threads); }  // only if parameters moved or the team grew
+
+  bool bound_to(const Block* arena) const { return arena_.get() == arena; }
+  void begin();  // before every run: what another program may have overwritten in a shared arena
+
+  const Plan& plan() const { return *plan_; }
+  void* input(int i) const { return address(plan_->inputs[size_t(i)].buffer); }
+  void* address(int buffer) const { return addresses_[size_t(buffer)]; }
+  void* address(const Operand& o) const { return address(o.buffer); }
+  const SparseRows& sparse(int slot) const { return rows_[size_t(slot)]; }
+
+  // Jobs [first, last), as thread `thread` of `threads`.
+  void run_jobs(int first, int last, int thread, int threads, Barrier& barrier) const;
+  void run_host(int item) const;  // throws HostError
+
+  // Everything, on up to `threads` threads. Returns how many took part.
+  int run(int threads);
+
+  RunState state;
+  Barrier barrier;
+
+ private:
+  void resolve();
+
+  std::shared_ptr<const Plan> plan_;
+  std::shared_ptr<Block> arena_;
+  std::vector<std::shared_ptr<Block>> storage_;  // of the parameters: kept alive while bound
+  std::vector<char*> gradients_;
+  uint64_t epoch_ = 0;
+  int threads_ = 0;
+  std::vector<void*> addresses_;
+  std::vector<NodeCtx> contexts_;
+  std::vector<View> views_;
+  std::unique_ptr<bool[]> adds_;
+  std::vector<SparseRows> rows_;
+  std::unique_ptr<Block> local_;
+};
+
+class Program {
+ public:
+  Program(const Graph& graph, std::vector<int> outputs, int loss, std::vector<int> wrt, std::vector<int> keep, int threads);
+
+  // A binding with an arena and a gradient span of its own, returned to the pool afterwards.
+  struct Lease {
+    Lease(Program& p);
+    ~Lease();
+    Lease(const Lease&) = delete;
+    Program& program;
+    std::unique_ptr<Binding> binding;
+  };
+
+  // ValueError if an integer input holds a value that would index out of range.
+  void check_ints(int input, const int64_t* values, int64_t n) const;
+
+  // Threads for one run: the forced number, or what the policy allows and the work is worth.
+  int threads_for(bool many_steps) const;
+
+  const std::shared_ptr<const Plan> plan;
+  const int forced_threads;
+  std::atomic<int> threads_used{0};
+
+ private:
+  std::mutex mutex_;
+  std::vector<std::unique_ptr<Binding>> pool_;
+};
+
+std::string describe(const Plan& plan);
+
+}  // namespace pbp

@@ -1,0 +1,422 @@
+#include "stepper.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+
+#include "error.h"
+#include "threads.h"
+
+namespace pbp {
+namespace {
+
+constexpr int64_t kChunk = 8192;        // elements an update task owns, and one fixed piece of the gradient norm
+constexpr size_t kBoundPrograms = 16;   // programs whose bindings a stepper keeps
+constexpr double kSweepCost = 0.2;      // ns an element
+constexpr double kWorthFork = 20000;
+
+double now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+// y = x, or y += x
+template <class T>
+void add_span(const void* from, void* to, int64_t n, bool add) {
+  const T* x = static_cast<const T*>(from);
+  T* y = static_cast<T*>(to);
+  if (add)
+    for (int64_t i = 0; i < n; ++i) y[i] += x[i];
+  else
+    std::memcpy(y, x, size_t(n) * sizeof(T));
+}
+
+int64_t share(int64_t n, int thread, int threads) { return (n * thread + threads - 1) / threads; }
+
+}  // namespace
+
+Stepper::Stepper(StepperOptions options, std::vector<ParamPtr> params, std::vector<int> groups,
+                 std::vector<std::map<std::string, double>> hyper)
+    : options_(std::move(options)),
+      level_(&level(options_.isa)),
+      rule_(&level_->rule(options_.rule)),
+      params_(std::move(params)),
+      groups_(std::move(groups)),
+      dtype_(params_.empty() ? DType::f32 : params_[0]->dtype),
+      item_(size_of(dtype_)) {
+  if (groups_.size() != params_.size()) throw ValueError("groups expects one number a parameter");
+  for (int g : groups_)
+    if (g < 0 || size_t(g) >= hyper.size()) throw ValueError("a parameter's group is out of range");
+  if (options_.accumulate < 1) throw ValueError("accumulate must be at least 1, got " + std::to_string(options_.accumulate));
+  for (const ParamPtr& p : params_) {
+    if (p->dtype != dtype_ || p->dtype == DType::i64)
+      throw TypeError("the parameters of one optimizer must all be float32 or all float64");
+    if (p->sparse && !rule_->sparse)
+      throw ValueError("the rule " + options_.rule + " has no row-sparse form: use SGD, Adagrad or Adam, or sparse=False");
+    if (p->sparse && options_.accumulate > 1)
+      throw ValueError("accumulate > 1 does not work with row-sparse gradients: use sparse=False");
+    offsets_.push_back(p->sparse ? 0 : span_);
+    if (!p->sparse) span_ += round_up(p->extent() * item_, kAlign);
+  }
+  numbers_.resize(hyper.size());
+  set_hyper(hyper);
+  grad_ = std::make_unique<Block>(span_);
+  if (options_.accumulate > 1) sum_ = std::make_unique<Block>(span_);
+  size_t n_states = 0;
+  while (rule_->states[n_states]) ++n_states;
+  sparse_states_.resize(n_states);
+  for (size_t s = 0; s < n_states; ++s) {
+    states_.push_back(std::make_unique<Block>(span_));
+    for (const ParamPtr& p : params_)
+      sparse_states_[s].push_back(p->sparse ? std::make_unique<Block>(p->extent() * item_) : nullptr);
+    if (rule_->initial_state[s] == 0) continue;
+    for (size_t k = 0; k < params_.size(); ++k) {
+      const int64_t n = params_[k]->shape.count();
+      std::vector<char> logical(size_t(n * item_));
+      for (int64_t i = 0; i < n; ++i) {
+        if (dtype_ == DType::f32)
+          reinterpret_cast<float*>(logical.data())[i] = float(rule_->initial_state[s]);
+        else
+          reinterpret_cast<double*>(logical.data())[i] = rule_->initial_state[s];
+      }
+      from_logical(*params_[k], logical.data(), state(s, k));
+    }
+  }
+  squares_.resize(size_t(span_ / item_ / kChunk + 1));
+}
+
+void Stepper::set_hyper(const std::vector<std::map<std::string, double>>& hyper) {
+  if (hyper.size() != numbers_.size()) throw ValueError("hyper expects one set of numbers a group");
+  std::vector<std::vector<double>> values;
+  std::vector<double> scales;
+  for (const auto& given : hyper) {
+    std::vector<double> h;
+    std::string known = "lr_scale";
+    double scale = 1;
+    for (int i = 0; rule_->hyper[i]; ++i) {
+      h.push_back(rule_->defaults[i]);
+      known += std::string(", ") + rule_->hyper[i];
+    }
+    for (const auto& [name, v] : given) {
+      int at = -1;
+      for (int i = 0; rule_->hyper[i]; ++i)
+        if (name == rule_->hyper[i]) at = i;
+      if (name == "lr_scale")
+        scale = v;
+      else if (at < 0)
+        throw ValueError("the rule " + options_.rule + " has no option " + name + "; it has " + known);
+      else
+        h[size_t(at)] = v;
+    }
+    values.push_back(h);
+    scales.push_back(scale);
+  }
+  hyper_ = std::move(values);
+  lr_scale_ = std::move(scales);
+}
+
+void* Stepper::state(size_t s, size_t k) const {
+  if (params_[k]->sparse) return sparse_states_[s][k]->data();
+  return states_[s]->data() + offsets_[k];
+}
+
+double Stepper::gradient_scale() const {
+  return options_.accumulate > 1 && micro > 0 ? 1.0 / double(micro) : 1.0;
+}
+
+void Stepper::zero_grad() { micro = 0; }
+
+// Parameters that lie side by side and share a group become one run of chunks, so the whole model is usually one sweep.
+void Stepper::bind_params() {
+  if (epoch_ == storage_epoch()) return;
+  epoch_ = storage_epoch();
+  chunks_.clear();
+  for (size_t k = 0; k < params_.size();) {
+    if (params_[k]->sparse) {
+      ++k;
+      continue;
+    }
+    char* const w = params_[k]->data();
+    int64_t bytes = 0;
+    size_t last = k;
+    for (; last < params_.size() && !params_[last]->sparse && groups_[last] == groups_[k] &&
+           params_[last]->data() == w + bytes && offsets_[last] == offsets_[k] + bytes;
+         ++last)
+      bytes += round_up(params_[last]->extent() * item_, kAlign);
+    for (int64_t at = 0; at < bytes; at += kChunk * item_) {
+      Chunk c;
+      c.group = groups_[k];
+      c.w = w + at;
+      c.g = current_gradients() + offsets_[k] + at;
+      for (size_t s = 0; s < states_.size(); ++s) c.state[s] = states_[s]->data() + offsets_[k] + at;
+      c.n = std::min(kChunk * item_, bytes - at) / item_;
+      chunks_.push_back(c);
+    }
+    k = last;
+  }
+}
+
+Binding& Stepper::prepare(const std::shared_ptr<Program>& program) {
+  auto at = std::find_if(bound_.begin(), bound_.end(), [&](const Bound& b) { return b.program == program; });
+  if (at == bound_.end()) {
+    const Plan& plan = *program->plan;
+    bool ours = plan.wrt.size() == params_.size() && !plan.outputs.empty();
+    for (size_t k = 0; ours && k < params_.size(); ++k) ours = plan.wrt[k].param == params_[k];
+    if (!ours) throw ValueError("the program was not made for this stepper: its gradients are not those of the parameters");
+    if (bound_.size() >= kBoundPrograms) {
+      if (last_ == bound_.front().binding.get()) last_ = nullptr;
+      bound_.erase(bound_.begin());
+    }
+    bound_.push_back({program, std::make_unique<Binding>(program->plan)});
+    at = bound_.end() - 1;
+  } else if (at + 1 != bound_.end()) {
+    std::rotate(at, at + 1, bound_.end());
+    at = bound_.end() - 1;
+  }
+  Binding& b = *at->binding;
+  const Plan& plan = *program->plan;
+  if (!arena_ || arena_->bytes() < plan.arena_bytes) arena_ = std::make_shared<Block>(plan.arena_bytes);
+  bind_params();
+  if (b.bound_to(arena_.get()) && last_program_ == program.get()) {
+    b.rebind(1);
+    return b;
+  }
+  std::vector<char*> gradients;
+  for (size_t k = 0; k < params_.size(); ++k) gradients.push_back(grad_->data() + offsets_[k]);
+  b.bind(arena_, gradients, 1);
+  last_program_ = program.get();
+  return b;
+}
+
+int Stepper::threads_for(const Program* program, bool many_steps) const {
+  if (options_.threads) return options_.threads;
+  if (program && program->forced_threads) return program->forced_threads;
+  const double sweep = double(span_ / item_) * kSweepCost;
+  if (program && program->threads_for(many_steps) > 1) return thread_count();
+  return sweep > kWorthFork ? thread_count() : 1;
+}
+
+void Stepper::begin(Binding& b) {
+  b.begin();
+  b.state.seed = seed;
+  b.state.step = uint64_t(steps);
+  const std::vector<Operand>& in = b.plan().inputs;
+  b.state.row0 = micro * (in.empty() || in[0].view.rank() == 0 ? 0 : in[0].view.dim(0));
+}
+
+double Stepper::output(const Binding& b, size_t j) const {
+  const void* at = b.address(b.plan().outputs[j]);
+  return dtype_ == DType::f32 ? double(*static_cast<const float*>(at)) : *static_cast<const double*>(at);
+}
+
+void Stepper::prepare_numbers(double lr) {
+  for (size_t g = 0; g < numbers_.size(); ++g)
+    rule_->prepare(hyper_[g].data(), lr * lr_scale_[g], steps + 1, numbers_[g]);
+}
+
+void Stepper::accumulate(int thread, int threads) {
+  const int64_t n = span_ / item_;
+  const int64_t from = share(n, thread, threads), to = share(n, thread + 1, threads);
+  if (from >= to) return;
+  if (dtype_ == DType::f32)
+    add_span<float>(grad_->data() + from * item_, sum_->data() + from * item_, to - from, micro > 0);
+  else
+    add_span<double>(grad_->data() + from * item_, sum_->data() + from * item_, to - from, micro > 0);
+}
+
+// Norm, clip, sweep. Every thread adds up the same pieces in the same order, so the scale is the same everywhere.
+void Stepper::apply(int thread, int threads, Barrier& barrier, const Binding* b, double scale) {
+  const bool f64 = dtype_ == DType::f64;
+  if (options_.clip_norm > 0) {
+    const int64_t n = span_ / item_, pieces = (n + kChunk - 1) / kChunk;
+    for (int64_t i = share(pieces, thread, threads); i < share(pieces, thread + 1, threads); ++i)
+      squares_[size_t(i)] = level_->rules->square_sum[f64](current_gradients() + i * kChunk * item_,
+                                                           std::min(kChunk, n - i * kChunk));
+    if (threads > 1) barrier.wait();
+    double total = 0;
+    for (int64_t i = 0; i < pieces; ++i) total += squares_[size_t(i)];
+    if (b)
+      for (size_t s = 0; s < b->plan().sparse.size(); ++s) {
+        const SparseRows& r = b->sparse(int(s));
+        total += level_->rules->square_sum[f64](r.values, r.count * r.width);
+      }
+    const double norm = std::sqrt(total) * scale;
+    scale *= std::min(1.0, options_.clip_norm / (norm + 1e-6));
+  }
+  const double clip = options_.clip_value > 0 ? options_.clip_value : INFINITY;
+  const auto sweep = rule_->sweep[f64];
+  const int64_t n = int64_t(chunks_.size());
+  for (int64_t i = share(n, thread, threads); i < share(n, thread + 1, threads); ++i) {
+    Chunk& c = chunks_[size_t(i)];
+    sweep(numbers_[size_t(c.group)], scale, clip, c.w, c.g, c.state, c.n);
+  }
+  if (!b) return;
+  for (const SparseSlot& slot : b->plan().sparse) {
+    if (slot.wrt < 0) continue;
+    const SparseRows& r = b->sparse(int(&slot - b->plan().sparse.data()));
+    const size_t k = size_t(slot.wrt);
+    const int64_t width = r.width * item_;
+    for (int64_t i = share(r.count, thread, threads); i < share(r.count, thread + 1, threads); ++i) {
+      void* rows[kMaxOptimStates] = {};
+      for (size_t s = 0; s < sparse_states_.size(); ++s) rows[s] = sparse_states_[s][k]->data() + r.rows[i] * width;
+      sweep(numbers_[size_t(groups_[k])], scale, clip, params_[k]->data() + r.rows[i] * width,
+            static_cast<const char*>(r.values) + i * width, rows, r.width);
+    }
+  }
+}
+
+void Stepper::commit(const Binding& b) {
+  for (const Plan::Commit& c : b.plan().commits) {
+    if (c.value.buffer < 0)
+      ++*reinterpret_cast<int64_t*>(c.target->data());
+    else
+      std::memcpy(c.target->data(), b.address(c.value), size_t(c.target->shape.count() * item_));
+  }
+}
+
+// What every thread does after the jobs of one batch. The caller counts afterwards.
+void Stepper::iteration(Binding& b, int thread, int threads, bool update) {
+  if (threads > 1) b.barrier.wait();
+  if (options_.accumulate > 1) {
+    accumulate(thread, threads);
+    if (threads > 1) b.barrier.wait();
+  }
+  if (update) apply(thread, threads, b.barrier, &b, 1.0 / options_.accumulate);
+  if (thread == 0) commit(b);
+}
+
+void Stepper::finished_batch(const Binding& b, bool updated) {
+  last_ = &b;
+  if (updated) {
+    micro = 0;
+    ++steps;
+  } else if (options_.accumulate > 1) {
+    ++micro;
+  }
+}
+
+struct Stepper::Loop {
+  Stepper& self;
+  Binding& b;
+  bool update;
+  const pbp_feeder* feeder;
+  int64_t first, rows, batches;
+  const double* lrs;
+  double until;
+  double* results;
+  size_t recorded;  // outputs a batch leaves in `results`
+  int64_t done = 0;
+  bool failed = false, stop = false;
+
+  // Thread 0 alone.
+  void open(int64_t i) {
+    if (feeder) {
+      void* to[64];
+      const size_t n = std::min<size_t>(64, b.plan().inputs.size());
+      for (size_t k = 0; k < n; ++k) to[k] = b.input(int(k));
+      failed = feeder->fill(feeder->context, first + i * rows, rows, to) != 0;
+      if (failed) return;
+    }
+    self.begin(b);
+    update = self.updates_now();
+    if (update) self.prepare_numbers(lrs[i]);
+  }
+  void close(int64_t i) {
+    for (size_t j = 0; j < recorded; ++j) results[size_t(i) * recorded + j] = self.output(b, j);
+    self.finished_batch(b, update);
+    done = i + 1;
+    stop = done < batches && now() >= until;
+  }
+
+  static void body(int thread, int threads, void* context) {
+    Loop& l = *static_cast<Loop*>(context);
+    const int jobs = int(l.b.plan().jobs.size());
+    if (thread == 0) l.open(0);
+    if (threads > 1) l.b.barrier.wait();
+    for (int64_t i = 0; !l.failed && !l.stop && i < l.batches; ++i) {
+      l.b.run_jobs(0, jobs, thread, threads, l.b.barrier);
+      l.self.iteration(l.b, thread, threads, l.update);
+      if (threads > 1) l.b.barrier.wait();
+      if (thread == 0) {
+        l.close(i);
+        if (!l.stop && i + 1 < l.batches) l.open(i + 1);
+      }
+      if (threads > 1) l.b.barrier.wait();
+    }
+  }
+};
+
+double Stepper::backward(Binding& b) {
+  begin(b);
+  const int threads = threads_for(last_program_, false);
+  b.rebind(threads);
+  threads_used = b.run(threads);
+  if (options_.accumulate > 1) accumulate(0, 1);
+  commit(b);
+  finished_batch(b, false);
+  return output(b, 0);
+}
+
+void Stepper::update(double lr) {
+  bind_params();
+  if (!last_) throw ValueError("update was called before any backward");
+  prepare_numbers(lr);
+  struct Call {
+    Stepper& self;
+    Barrier barrier;
+  } call{*this, {}};
+  const int threads = threads_for(nullptr, false);
+  call.barrier.reset(threads);
+  run_team(
+      threads,
+      [](int thread, int n, void* context) {
+        Call& c = *static_cast<Call*>(context);
+        c.self.apply(thread, n, c.barrier, c.self.last_, c.self.gradient_scale());
+      },
+      &call);
+  micro = 0;
+  ++steps;
+}
+
+double Stepper::step(Binding& b, double lr) {
+  double result[1];
+  if (b.plan().has_host) {
+    const double loss = backward(b);
+    if (options_.accumulate == 1 || micro >= options_.accumulate) update(lr);
+    return loss;
+  }
+  Loop loop{*this, b, true, nullptr, 0, 0, 1, &lr, 0, result, 1};
+  const int threads = threads_for(last_program_, false);
+  b.rebind(threads);
+  b.barrier.reset(threads);
+  threads_used = run_team(threads, Loop::body, &loop);
+  return result[0];
+}
+
+int64_t Stepper::run(Binding& b, const pbp_feeder& feeder, int64_t first, int64_t rows, int64_t batches, const double* lrs,
+                     double seconds, double* results) {
+  const double until = now() + seconds;
+  Loop loop{*this, b, true, &feeder, first, rows, batches, lrs, until, results, b.plan().outputs.size()};
+  if (b.plan().has_host) {
+    // The host's ops need the calling thread between regions: one batch at a time.
+    for (int64_t i = 0; i < batches && !loop.stop; ++i) {
+      loop.open(i);
+      if (loop.failed) throw HostError();
+      const bool update_now = loop.update;
+      backward(b);
+      if (update_now) update(lrs[i]);
+      const size_t n = b.plan().outputs.size();
+      for (size_t j = 0; j < n; ++j) results[size_t(i) * n + j] = output(b, j);
+      loop.done = i + 1;
+      loop.stop = now() >= until;
+    }
+    return loop.done;
+  }
+  const int threads = threads_for(last_program_, true);
+  b.rebind(threads);
+  b.barrier.reset(threads);
+  threads_used = run_team(threads, Loop::body, &loop);
+  if (loop.failed) throw HostError();
+  return loop.done;
+}
+
+}  // namespace pbp

@@ -1,0 +1,107 @@
+// Training: backward, reduce, update, over flat spans. Owns what belongs to one optimizer: gradients, states, the step count
+// and the random position; the parameters themselves belong to the model.
+#pragma once
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "feeder.h"
+#include "program.h"
+
+namespace pbp {
+
+struct StepperOptions {
+  std::string rule;
+  double clip_norm = 0;   // 0: off. Global 2-norm over all gradients, as torch.nn.utils.clip_grad_norm_
+  double clip_value = 0;  // 0: off. After clip_norm
+  int accumulate = 1;     // batches averaged into one update
+  std::string isa;
+  int threads = 0;  // > 0: a team of exactly so many, no fallback
+};
+
+class Stepper {
+ public:
+  Stepper(StepperOptions options, std::vector<ParamPtr> params, std::vector<int> groups,
+          std::vector<std::map<std::string, double>> hyper);
+
+  // The binding that `program` runs in here; its inputs are to be filled before `backward` or `step`. Call with the lock held.
+  Binding& prepare(const std::shared_ptr<Program>& program);
+
+  double backward(Binding& b);         // gradients of one batch; returns the loss
+  void update(double lr);              // applies them
+  double step(Binding& b, double lr);  // both; the update on every `accumulate`-th call
+
+  // `batches` batches of `rows` rows from the feeder, beginning at row `first`, in one call; ends early after `seconds`.
+  // results[i * outputs + j]: j-th output of the i-th batch. Returns the batches done; throws HostError if the feeder failed.
+  int64_t run(Binding& b, const pbp_feeder& feeder, int64_t first, int64_t rows, int64_t batches, const double* lrs,
+              double seconds, double* results);
+
+  void set_hyper(const std::vector<std::map<std::string, double>>& hyper);
+  void zero_grad();  // forgets a begun accumulation
+
+  const std::vector<ParamPtr>& params() const { return params_; }
+  const RuleEntry& rule() const { return *rule_; }
+  void* gradient(size_t k) const { return current_gradients() + offsets_[k]; }
+  double gradient_scale() const;  // what the gradient span is to be multiplied by: 1 / batches accumulated
+  void* state(size_t s, size_t k) const;
+  const Binding* last() const { return last_; }
+
+  int64_t steps = 0;  // updates done
+  int64_t micro = 0;  // batches in the accumulation that has begun
+  uint64_t seed = 0;
+  int threads_used = 0;
+  std::mutex mutex;
+
+ private:
+  struct Chunk {  // a piece of one group's parameters, contiguous in every span
+    int group;
+    char *w, *g;
+    void* state[kMaxOptimStates];
+    int64_t n;
+  };
+  struct Loop;
+
+  char* current_gradients() const { return (options_.accumulate > 1 ? sum_ : grad_)->data(); }
+  void bind_params();
+  void prepare_numbers(double lr);
+  int threads_for(const Program* program, bool many_steps) const;
+  void accumulate(int thread, int threads);
+  void apply(int thread, int threads, Barrier& barrier, const Binding* b, double scale);
+  void commit(const Binding& b);
+  void begin(Binding& b);
+  double output(const Binding& b, size_t j) const;
+  void iteration(Binding& b, int thread, int threads, bool update);
+  bool updates_now() const { return micro + 1 >= options_.accumulate; }
+  void finished_batch(const Binding& b, bool updated);
+
+  const StepperOptions options_;
+  const Level* level_;
+  const RuleEntry* rule_;
+  std::vector<ParamPtr> params_;
+  std::vector<int> groups_;
+  DType dtype_;
+  int64_t item_;  // bytes an element
+  std::vector<std::vector<double>> hyper_;  // a group's numbers, in the rule's order
+  std::vector<double> lr_scale_;
+  std::vector<RuleNumbers> numbers_;
+  int64_t span_ = 0;              // bytes of a span
+  std::vector<int64_t> offsets_;  // of each dense parameter in a span; sparse ones lie apart
+  std::unique_ptr<Block> grad_, sum_;
+  std::vector<std::unique_ptr<Block>> states_;         // spans
+  std::vector<std::vector<std::unique_ptr<Block>>> sparse_states_;  // [state][param], null for dense ones
+  std::vector<Chunk> chunks_;
+  std::vector<double> squares_;  // a fixed piece of the gradient span each
+  uint64_t epoch_ = 0;
+  std::shared_ptr<Block> arena_;
+  struct Bound {
+    std::shared_ptr<Program> program;
+    std::unique_ptr<Binding> binding;
+  };
+  std::vector<Bound> bound_;  // most recently used last
+  const Binding* last_ = nullptr;
+  const Program* last_program_ = nullptr;
+};
+
+}  // namespace pbp

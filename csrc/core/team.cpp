@@ -1,0 +1,103 @@
+#include "team.h"
+
+#include <omp.h>
+#include <pthread.h>
+#include <sched.h>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace pbp {
+namespace {
+
+std::atomic<bool> team_used{false};
+std::atomic<bool> orphan{false};  // forked from a process whose team threads did not come along
+
+void mark_child() {
+  if (team_used.load()) orphan.store(true);
+}
+
+inline void pause() {
+#if defined(__x86_64__)
+  _mm_pause();
+#else
+  asm volatile("yield");
+#endif
+}
+
+// About 50 us of spinning before the CPU is offered to others: longer than any imbalance worth waiting for, short enough
+// that a busy neighbour does not stall the team for a whole time slice.
+constexpr int kSpins = 2000;
+
+}  // namespace
+
+void Barrier::wait() {
+  const uint32_t round = round_.load(std::memory_order_acquire);
+  if (waiting_.fetch_sub(1, std::memory_order_acq_rel) == 1) {
+    waiting_.store(threads_, std::memory_order_relaxed);
+    round_.store(round + 1, std::memory_order_release);
+    return;
+  }
+  for (int spin = 0; round_.load(std::memory_order_acquire) == round; ++spin) {
+    if (spin < kSpins)
+      pause();
+    else
+      sched_yield();
+  }
+}
+
+FlushSubnormals::FlushSubnormals() : before_(0) {
+#if defined(__x86_64__)
+  before_ = _mm_getcsr();
+  _mm_setcsr(unsigned(before_) | 0x8040u);  // flush to zero, denormals are zero
+#elif defined(__aarch64__)
+  asm volatile("mrs %0, fpcr" : "=r"(before_));
+  asm volatile("msr fpcr, %0" : : "r"(before_ | (uint64_t(1) << 24)));
+#endif
+}
+
+FlushSubnormals::~FlushSubnormals() {
+#if defined(__x86_64__)
+  _mm_setcsr(unsigned(before_));
+#elif defined(__aarch64__)
+  asm volatile("msr fpcr, %0" : : "r"(before_));
+#endif
+}
+
+int run_team(int threads, void (*body)(int, int, void*), void* context) {
+  const bool alone = threads <= 1 || orphan.load(std::memory_order_relaxed) || omp_in_parallel();
+  if (!alone && threads > omp_get_thread_limit()) threads = omp_get_thread_limit();
+  if (alone || threads <= 1) {
+    FlushSubnormals mode;
+    body(0, 1, context);
+    return 1;
+  }
+  if (!team_used.exchange(true)) pthread_atfork(nullptr, nullptr, mark_child);
+  const int dynamic = omp_get_dynamic();
+  if (dynamic) omp_set_dynamic(0);
+  int took_part = threads;
+#pragma omp parallel num_threads(threads)
+  {
+    FlushSubnormals mode;
+    if (omp_get_num_threads() == threads) {
+      body(omp_get_thread_num(), threads, context);
+    } else if (omp_get_thread_num() == 0) {  // the runtime granted fewer: barriers count on all or one
+      took_part = 1;
+      body(0, 1, context);
+    }
+  }
+  if (dynamic) omp_set_dynamic(dynamic);
+  return took_part;
+}
+
+int openmp_max_threads() { return omp_get_max_threads(); }
+int openmp_processors() { return omp_get_num_procs(); }
+const char* openmp_runtime() {
+#if defined(__clang__)
+  return "libomp";
+#else
+  return "libgomp";
+#endif
+}
+
+}  // namespace pbp

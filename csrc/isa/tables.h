@@ -1,0 +1,27 @@
+// The one list of op files and of instruction sets. setup.py reads neither: it compiles every csrc/ops/*.cpp and
+// csrc/optim/rules.cpp once per level; this list is what the registry links against, so a missing line is a link error.
+#pragma once
+#include "../core/op.h"
+#include "../core/optim.h"
+
+#define PBP_OP_FILES(X) \
+  X(activations)        \
+  X(arithmetic)         \
+  X(compare)            \
+  X(dropout)            \
+  X(embedding)          \
+  X(internal)           \
+  X(linear)             \
+  X(losses)             \
+  X(class_losses)       \
+  X(norms)              \
+  X(reductions)         \
+  X(scores)             \
+  X(shapes)             \
+  X(softmax)
+
+#if defined(__aarch64__)
+#define PBP_LEVELS(X) X(neon)
+#else
+#define PBP_LEVELS(X) X(v2) X(v3) X(v4)
+#endif

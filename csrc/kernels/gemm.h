@@ -1,0 +1,193 @@
+// Matrix products: C = A * B for operands with any strides. The driver walks blocks of k, panels of columns and tiles of
+// rows; a panel of B is read where it lies if the micro-kernel can, else packed into the thread's private bytes.
+//
+// The sum over k is cut into blocks that depend on k alone, each one chain of fused multiply-adds, added in order. So an
+// element of C has the same bits whatever m, n, the tiles chosen, the form taken and the split into tasks.
+#pragma once
+#include "gemm_pack.h"
+
+namespace pbp {
+namespace {
+
+constexpr int64_t kGemmDepth = 512;      // k of one block: a panel of B (128 KiB at most) stays in L2
+constexpr int64_t kTransposedRows = 48;  // rows of a block that is stored transposed: a multiple of every L, MR <= 12
+
+PBP_INLINE int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
+PBP_INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Element (i, j) lies at at[i * row + j * col].
+template <class T>
+struct Operand {
+  const T* at;
+  int64_t row, col;
+  PBP_INLINE Operand transposed() const { return {at, col, row}; }
+  PBP_INLINE Operand from(int64_t i, int64_t j) const { return {at + i * row + j * col, row, col}; }
+};
+
+// C (m, n) with rows `ldc` apart and contiguous columns = A (m, k) * B (k, n), then `out`; bias is (n).
+template <class T>
+struct Product {
+  int64_t m, n, k;
+  Operand<T> a, b;
+  T* c;
+  int64_t ldc;
+  Out out;
+  const T* bias;
+  bool b_padded;  // B's rows are contiguous and readable up to the next multiple of 16 columns
+};
+
+// The length of k's blocks.
+PBP_INLINE int64_t gemm_depth(int64_t k) {
+  const int64_t blocks = ceil_div(k, kGemmDepth);
+  return blocks > 1 ? ceil_div(k, blocks) : k;
+}
+
+// Private bytes a product over k needs at most, for either dtype and form.
+PBP_INLINE int64_t gemm_local(int64_t k) {
+  return (gemm_depth(k) + kTransposedRows) * kMaxTileWidth * kVecBytes;
+}
+
+// m rows in equal tiles: the first `larger` have one row more.
+struct RowTiles {
+  int64_t count, rows, larger;
+};
+PBP_INLINE RowTiles row_tiles(int64_t m, int64_t most) {
+  const int64_t count = ceil_div(m, most), rows = m / count;
+  return {count, rows, m - rows * count};
+}
+
+// Half cycles for one step of k over m rows of a panel nv natives wide: multiply-adds, loads, or the chain's latency.
+PBP_INLINE int64_t panel_cost(int64_t m, int64_t nv) {
+  const RowTiles t = row_tiles(m, kTileRows[nv - 1]);
+  auto tile = [nv](int64_t rows) {
+    int64_t cost = rows * nv;
+    if (cost < rows + nv) cost = rows + nv;
+    return cost < 8 ? 8 : cost;
+  };
+  return t.larger * tile(t.rows + 1) + (t.count - t.larger) * tile(t.rows);
+}
+
+struct TileChoice {
+  int width;     // natives of a full panel
+  int64_t cost;  // half cycles for one step of k
+};
+
+// The panel width that wastes least on m x n.
+template <class T>
+TileChoice choose_tile(int64_t m, int64_t n) {
+  constexpr int64_t L = kNativeLanes<T>;
+  const int64_t natives = ceil_div(n, L);
+  TileChoice best{1, INT64_MAX};
+  for (int nv = int(min64(kMaxTileWidth, natives)); nv >= 1; --nv) {
+    const int64_t full = natives / nv, last = natives - full * nv;
+    const int64_t cost = full * panel_cost(m, nv) + (last ? panel_cost(m, last) : 0);
+    if (cost < best.cost) best = {nv, cost};
+  }
+  return best;
+}
+
+// A panel of B for the micro-kernel: in place if its vectors may be read whole, else packed to `work`.
+template <class T>
+struct Panel {
+  const T* at;
+  int64_t ld;
+};
+template <class T>
+PBP_INLINE Panel<T> take_panel(int64_t k, int64_t w, int64_t width, const Operand<T>& b, bool in_place, T* work) {
+  if (in_place) return {b.at, b.row};
+  pack_panel(k, w, width, b.at, b.row, b.col, work);
+  return {work, width};
+}
+
+// Every row tile of one panel. Rows of `b` are whole vectors; a panel whose last vector is not whole in C goes through a
+// tile on the stack.
+template <class T>
+void gemm_panel(int64_t m, int64_t k, const Operand<T>& a, const Panel<T>& b, int nv, int64_t w, T* c, int64_t ldc, Out out,
+                const T* bias) {
+  constexpr int64_t L = kNativeLanes<T>;
+  const RowTiles t = row_tiles(m, kTileRows[nv - 1]);
+  alignas(64) T edge[kMaxTileRows * 2 * L];
+  const bool whole = w == nv * L;
+  for (int64_t q = 0, i = 0; q < t.count; ++q) {
+    const int64_t rows = t.rows + (q < t.larger);
+    const TileFn<T> tile = kTiles<T>[nv - 1][rows - 1];
+    const T* x = a.at + i * a.row;
+    if (whole) {
+      tile(k, x, a.row, a.col, b.at, b.ld, c + i * ldc, ldc, out, bias);
+    } else {
+      tile(k, x, a.row, a.col, b.at, b.ld, edge, nv * L, Out::kStore, nullptr);
+      merge_edge(rows, w, edge, nv * L, c + i * ldc, ldc, out, bias);
+    }
+    i += rows;
+  }
+}
+
+// Rows of A broadcast, columns of B in vectors.
+template <class T>
+void gemm_direct(const Product<T>& p, int width, T* work) {
+  constexpr int64_t L = kNativeLanes<T>;
+  const int64_t depth = gemm_depth(p.k);
+  Out out = p.out;
+  int64_t k0 = 0;
+  do {
+    const int64_t k = min64(depth, p.k - k0);
+    for (int64_t j = 0; j < p.n; j += width * L) {
+      const int64_t w = min64(width * L, p.n - j);
+      const int nv = int(ceil_div(w, L));
+      const bool in_place = p.b.col == 1 && (w == nv * L || p.b_padded);
+      const Panel<T> b = take_panel(k, w, nv * L, p.b.from(k0, j), in_place, work);
+      gemm_panel(p.m, k, p.a.from(0, k0), b, nv, w, p.c + j, p.ldc, out, bias_at(p.bias, j));
+    }
+    out = Out::kAdd;
+    k0 += k;
+  } while (k0 < p.k);
+}
+
+// The transpose: columns of B broadcast, rows of A in vectors, blocks turned as they are stored. For an A of few rows and a
+// B whose rows are not contiguous this packs the smaller operand.
+template <class T>
+void gemm_turned(const Product<T>& p, int width, T* work) {
+  constexpr int64_t L = kNativeLanes<T>;
+  const int64_t depth = gemm_depth(p.k);
+  T* const block = work + depth * width * L;
+  const Operand<T> a = p.a.transposed(), b = p.b.transposed();
+  Out out = p.out;
+  int64_t k0 = 0;
+  do {
+    const int64_t k = min64(depth, p.k - k0);
+    for (int64_t j = 0; j < p.m; j += width * L) {
+      const int64_t w = min64(width * L, p.m - j);
+      const int nv = int(ceil_div(w, L));
+      const Panel<T> rows = take_panel(k, w, nv * L, a.from(k0, j), a.col == 1 && w == nv * L, work);
+      for (int64_t i = 0; i < p.n; i += kTransposedRows) {
+        const int64_t n = min64(kTransposedRows, p.n - i);
+        gemm_panel(n, k, b.from(i, k0), rows, nv, nv * L, block, nv * L, Out::kStore, static_cast<const T*>(nullptr));
+        merge_transposed(n, w, block, nv * L, p.c + j * p.ldc + i, p.ldc, out, bias_at(p.bias, i));
+      }
+    }
+    out = Out::kAdd;
+    k0 += k;
+  } while (k0 < p.k);
+}
+
+// Half cycles to pack one element whose panel has to be transposed, and to store one transposed.
+constexpr int64_t kTransposeCost = 64 / kVecBytes;
+
+// `local` is Task::local with gemm_local(k) bytes. Empty products are legal: k == 0 stores zero (plus bias).
+template <class T>
+void gemm(const Product<T>& p, void* local) {
+  if (p.m <= 0 || p.n <= 0) return;
+  T* const work = static_cast<T*>(local);
+  const TileChoice direct = choose_tile<T>(p.m, p.n);
+  const int64_t pack_b = p.b.col == 1 ? 0 : p.n * kTransposeCost;
+  if (pack_b || direct.cost > p.m * p.n / kNativeLanes<T> * 2) {
+    const TileChoice turned = choose_tile<T>(p.n, p.m);
+    const int64_t pack_a = p.a.row == 1 ? 0 : p.m * kTransposeCost;
+    const int64_t store = p.m * p.n * kTransposeCost / (p.k + 1);
+    if (turned.cost + pack_a + store < direct.cost + pack_b) return gemm_turned(p, turned.width, work);
+  }
+  gemm_direct(p, direct.width, work);
+}
+
+}  // namespace
+}  // namespace pbp

@@ -1,0 +1,239 @@
+// Transcendental functions of a Vec. Float: argument reduction and a minimax polynomial, no tables, the same bits on every
+// level with FMA. Double, the witness of gradient checks: libm, lane by lane.
+//
+// Largest error in ULP of float against double libm, over a tenth of a percent of all floats, special values apart; NaN
+// propagates, infinities give their limits, results below 2^-126 may be flushed to zero.
+//               exp   expm1  log   log1p  tanh  sigmoid  softplus  pow    normal's cdf for x > -4
+//   AVX2, 512   0.97  1.37   0.77  1.34   1.07  1.98     2.28      0.53   6.5
+//   SSE         0.93  1.44   0.77  1.34   1.07  1.98     2.44      0.53   8.4
+// The cdf's absolute error is below 2.2e-7 everywhere; its relative error grows with x*x, which is rounded, in the far tail.
+#pragma once
+#include <math.h>
+#include "vec.h"
+
+namespace pbp {
+namespace {
+
+typedef Native<float>::V Floats;
+typedef Native<float>::I Ints;
+
+PBP_INLINE Floats all(float c) { return c - Floats{}; }
+PBP_INLINE Floats pick(Ints m, Floats a, Floats b) { return m ? a : b; }
+PBP_INLINE Floats abs1(Floats x) { return (Floats)((Ints)x & 0x7fffffff); }
+
+// Horner's rule, highest power first.
+template <class V>
+PBP_INLINE V poly(V, V p) {
+  return p;
+}
+template <class V, class... C>
+PBP_INLINE V poly(V x, V p, decltype(x[0] + 0) c, C... rest) {
+  return poly(x, fma1(p, x, V{} + c), rest...);
+}
+
+// x = n*ln2 + r with |r| <= ln2/2. The bits of n + 1.5*2^23 + 254 hold n + 254 in the low nine: two exponents' bias.
+struct Reduced {
+  Floats r, n;
+  Ints bits;
+};
+PBP_INLINE Reduced reduce(Floats x) {
+  const Floats magic = all(12582912.f + 254.f);
+  const Floats t = fma1(x, all(1.44269504f), magic);
+  Reduced o;
+  o.n = t - magic;
+  o.bits = (Ints)t;
+  o.r = fma1(o.n, all(-1.42860677e-6f), fma1(o.n, all(-0.693145752f), x));  // ln2 in two parts, n*high exact
+  return o;
+}
+// e^r - 1 for |r| <= ln2/2.
+PBP_INLINE Floats exp_poly(Floats r) {
+  const Floats q = poly(r, all(1.381392070e-3f), 8.370064337e-3f, 4.166847888e-2f, 1.666650950e-1f, 4.999999289e-1f);
+  return fma1(r * r, q, r);
+}
+PBP_INLINE Floats exp(Floats x) {
+  const Reduced a = reduce(min1(all(89.f), max1(all(-104.f), x)));
+  const Floats p = exp_poly(a.r) + 1.f;
+#if defined(__AVX512F__)
+  return (Floats)_mm512_maskz_scalef_ps(0xffff, (__m512)p, (__m512)a.n);
+#else  // in two steps, so that only the last can round, overflow or underflow
+  const Ints half = a.bits >> 1;
+  return p * (Floats)(half << 23) * (Floats)((a.bits - half) << 23);
+#endif
+}
+PBP_INLINE Floats expm1(Floats x) {
+  const Reduced a = reduce(min1(all(89.f), max1(all(-18.f), x)));
+  const Floats s = (Floats)((a.bits - 128) << 23);  // 2^(n-1): 2^n itself would overflow at n = 128
+  const Floats h = fma1(s, exp_poly(a.r), s - 0.5f);
+  return h + h;
+}
+
+// u = 2^k * m with m in [sqrt(1/2), sqrt(2)).
+PBP_INLINE Floats split(Floats u, Floats& k) {
+  const Ints e = ((Ints)u - 0x3f3504f3) >> 23;
+  k = __builtin_convertvector(e, Floats);
+  return (Floats)((Ints)u - (e << 23));
+}
+// k*ln2 + log(1 + f)
+PBP_INLINE Floats log_poly(Floats f, Floats k) {
+  const Floats p = poly(f, all(-7.635542932e-2f), 1.276161948e-1f, -1.315975666e-1f, 1.420171664e-1f, -1.662340274e-1f,
+                        2.000123112e-1f, -2.500081961e-1f, 3.333333161e-1f);
+  const Floats z = f * f;
+  const Floats low = fma1(z, all(-0.5f), fma1(f * z, p, k * 1.42860677e-6f));
+  return fma1(k, all(0.693145752f), f + low);
+}
+PBP_INLINE Floats log(Floats x) {
+  Floats k;
+  const Floats m = split(x, k);
+  Floats y = log_poly(m - 1.f, k);
+  y = pick(x <= 3.40282347e38f, y, x);
+  return pick(x < 1.17549435e-38f, pick(x < 0.f, all(NAN), all(-INFINITY)), y);
+}
+PBP_INLINE Floats log1p(Floats x) {
+  const Floats u = x + 1.f;
+  Floats k;
+  const Floats m = split(u, k);
+  const Floats lost = x - (u - 1.f);  // what rounding u left out, exact; zero beyond 2^24
+  const Floats scale = (Floats)((0x3f800000 - (Ints)u) + (Ints)m);  // 2^-k
+  const Floats f = pick(x < 16777216.f, fma1(lost, scale, m - 1.f), m - 1.f);
+  Floats y = log_poly(f, k);
+  y = pick(x <= 3.40282347e38f, y, x);
+  return pick(x <= -1.f, pick(x < -1.f, all(NAN), all(-INFINITY)), y);
+}
+// log(1 + z) for z in [0, 1].
+PBP_INLINE Floats log1p_unit(Floats z) {
+  return z * poly(z, all(-3.244025171e-3f), 1.985146234e-2f, -5.695953422e-2f, 1.060365488e-1f, -1.530559256e-1f,
+                  1.967593925e-1f, -2.495413365e-1f, 3.332996242e-1f, -4.999990242e-1f, 9.999999953e-1f);
+}
+
+// Near zero an odd polynomial; beyond, 1 - 2/(e^2|x| + 1), whose rounding errors are small beside the result.
+PBP_INLINE Floats tanh(Floats x) {
+  const Floats a = abs1(x), u = x * x;
+  const Floats near = fma1(x * u, poly(u, all(-5.709503581e-3f), 2.064367228e-2f, -5.374135549e-2f, 1.333146619e-1f,
+                                       -3.333328311e-1f), x);
+  const Reduced b = reduce(min1(all(20.f), a + a));
+  const Floats s = (Floats)((b.bits - 127) << 23);  // 2^n
+  const Floats y = 1.f - 2.f / fma1(s, exp_poly(b.r), s + 1.f);
+  const Floats far = (Floats)((Ints)y | ((Ints)x & int32_t(0x80000000u)));
+  return pick(a < 0.625f, near, far);
+}
+
+// The standard normal's distribution function and density: cdf(-a) = exp(-a*a/2) * q(a), q a polynomial in 1/(1 + 0.3 a).
+PBP_INLINE void normal(Floats x, Floats& cdf, Floats& pdf) {
+  const Floats e = exp(x * x * -0.5f);
+  const Floats t = 1.f / fma1(abs1(x), all(0.3f), all(1.f));
+  const Floats q = t * poly(t, all(-0.0205789935f), 0.112185217f, -0.227601469f, 0.190933302f, -0.0786829591f, 0.095739767f,
+                            0.0785413831f, 0.110201113f, 0.119576178f, 0.119686455f);
+  const Floats tail = e * q;
+  cdf = pick(x < 0.f, tail, 1.f - tail);
+  pdf = e * 0.398942280f;
+}
+
+// pow runs in double, half a native of floats at a time: y*log2(x) needs more bits than a float has.
+typedef Native<double>::V Doubles;
+typedef Native<double>::I Longs;
+typedef float HalfFloats __attribute__((vector_size(kVecBytes / 2), aligned(4), may_alias));
+
+PBP_INLINE Doubles pow(Doubles x, Doubles y) {
+  const Doubles inf = Doubles{} + INFINITY;
+  const Doubles a = (Doubles)((Longs)x & INT64_MAX);
+  const Longs e = ((Longs)a - 0x3fe6a09e667f3bcdLL) >> 52;
+  const Doubles m = (Doubles)((Longs)a - (e << 52));
+  // e is small: its double is the low bits of 1.5*2^52 + e, less 1.5*2^52. (AVX2 has no conversion.)
+  const Doubles big = Doubles{} + 6755399441055744.0;
+  const Doubles k = (Doubles)((Longs)big + e) - big;
+  const Doubles s = (m - 1.0) / (m + 1.0);
+  Doubles l = fma1(s, poly(s * s, Doubles{} + 0.34093793203062445, 0.41166195655539639, 0.5770837555953211,
+                           0.96179667250003997, 2.8853900817907099), k);
+  l = a > 0 ? l : -inf;
+  l = a < inf ? l : a;  // infinity or NaN
+  const Doubles z = min1(Doubles{} + 200.0, max1(Doubles{} - 200.0, y * l));
+  const Doubles t = z + big;
+  const Doubles r = z - (t - big);
+  Doubles p = poly(r, Doubles{} + 0.00015345811996357253, 0.0013399931217692276, 0.0096184889571078423, 0.055503287769709773,
+                   0.24022646890634844, 0.69314720573726374, 1.0000000005541665);
+  p = p * (Doubles)(((Longs)t + 1023) << 52);
+  // Negative x: only whole y have a value, odd ones a negative one. Beyond 2^51 every float is even.
+  const Doubles h = y * 0.5;
+  const Longs small = (Doubles)((Longs)y & INT64_MAX) < 2251799813685248.0;
+  const Longs whole = ~small | ((y + big) - big == y), even = ~small | ((h + big) - big == h);
+  const Longs negative = (Longs)x >> 63;
+  const Longs sign = negative & whole & ~even & INT64_MIN;
+  p = (negative & ~whole & (a > 0) & (a < inf)) ? Doubles{} + NAN : (Doubles)((Longs)p | sign);
+  const Longs one = (y == 0) | (x == 1.0) | ((x == -1.0) & ((Doubles)((Longs)y & INT64_MAX) == inf));
+  return one ? Doubles{} + 1.0 : p;
+}
+
+// A function of natives becomes one of Vec<float>; its double twin calls libm.
+template <class F>
+PBP_INLINE Vec<double> lane_by_lane(Vec<double> x, F f) {
+  alignas(64) double b[kLanes];
+  x.store(b);
+  for (int i = 0; i < kLanes; ++i) b[i] = f(b[i]);
+  return Vec<double>::load(b);
+}
+#define PBP_MATH(name)                                                                 \
+  PBP_INLINE Vec<float> name(Vec<float> x) {                                           \
+    constexpr int N = Vec<float>::N;                                                   \
+    PBP_EACH x.v[i] = name(x.v[i]);                                                    \
+    return x;                                                                          \
+  }                                                                                    \
+  PBP_INLINE Vec<double> name(Vec<double> x) {                                         \
+    return lane_by_lane(x, [](double a) __attribute__((always_inline)) { return ::name(a); }); \
+  }
+PBP_MATH(exp)
+PBP_MATH(expm1)
+PBP_MATH(log)
+PBP_MATH(log1p)
+PBP_MATH(tanh)
+#undef PBP_MATH
+
+// 1 / (1 + e^-x)
+template <class T>
+PBP_INLINE Vec<T> sigmoid(Vec<T> x) {
+  return Vec<T>(1) / (exp(-x) + Vec<T>(1));
+}
+
+PBP_INLINE Vec<float> log1p_unit(Vec<float> z) {
+  constexpr int N = Vec<float>::N;
+  PBP_EACH z.v[i] = log1p_unit(z.v[i]);
+  return z;
+}
+PBP_INLINE Vec<double> log1p_unit(Vec<double> z) { return log1p(z); }
+
+// log(1 + e^x)
+template <class T>
+PBP_INLINE Vec<T> softplus(Vec<T> x) {
+  return max(Vec<T>(0), x) + log1p_unit(exp(-abs(x)));
+}
+
+PBP_INLINE void normal(Vec<float> x, Vec<float>& cdf, Vec<float>& pdf) {
+  constexpr int N = Vec<float>::N;
+  PBP_EACH normal(x.v[i], cdf.v[i], pdf.v[i]);
+}
+PBP_INLINE void normal(Vec<double> x, Vec<double>& cdf, Vec<double>& pdf) {
+  cdf = lane_by_lane(x, [](double a) __attribute__((always_inline)) { return 0.5 * ::erfc(-0.70710678118654752 * a); });
+  pdf = exp(x * x * Vec<double>(-0.5)) * Vec<double>(0.39894228040143268);
+}
+
+// x to the power y, with C's special cases.
+PBP_INLINE Vec<float> pow(Vec<float> x, Vec<float> y) {
+  alignas(64) float a[kLanes], b[kLanes];
+  x.store(a);
+  y.store(b);
+  for (int i = 0; i < kLanes; i += Vec<double>::L) {
+    const Doubles p = pow(__builtin_convertvector(*(const HalfFloats*)(a + i), Doubles),
+                          __builtin_convertvector(*(const HalfFloats*)(b + i), Doubles));
+    *(HalfFloats*)(a + i) = __builtin_convertvector(p, HalfFloats);
+  }
+  return Vec<float>::load(a);
+}
+PBP_INLINE Vec<double> pow(Vec<double> x, Vec<double> y) {
+  alignas(64) double a[kLanes], b[kLanes];
+  x.store(a);
+  y.store(b);
+  for (int i = 0; i < kLanes; ++i) a[i] = ::pow(a[i], b[i]);
+  return Vec<double>::load(a);
+}
+
+}  // namespace
+}  // namespace pbp

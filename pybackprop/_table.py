@@ -1,0 +1,240 @@
+"""From a table's columns to a network's inputs: reading, column kinds, missing values, scaling, categories.
+
+:class:`Columns` learns from the training rows what :meth:`Columns.encode` then applies to any rows:
+
+* numeric column: missing values become the median, and a 0/1 column says where they were (if training rows had any);
+  then (x - mean) / deviation;
+* categorical column of few values: one 0/1 column per value, all 0 for a value not seen in training;
+* categorical column of many values: ids for an embedding, 0 for a value not seen in training.
+
+A missing category is a category of its own.
+"""
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Columns", "numbers", "read_table", "texts"]
+
+ONE_HOT_MAX = 16  # above it, an embedding is smaller than the columns that it replaces
+MISSING = "<missing>"
+# A text column most of whose cells are numbers is a numeric column with unreadable cells, not a categorical one.
+_NUMERIC_SHARE = 0.7
+_IDENTIFIER_SHARE = 0.9  # a text column with this share of different values names the rows and teaches nothing
+
+
+def _pandas() -> Any:
+    try:
+        import pandas
+    except ImportError:
+        raise ImportError("Tables need pandas: pip install 'pybackprop[table]'.") from None
+    return pandas
+
+
+def read_table(path: str | os.PathLike[str]) -> "pd.DataFrame":
+    """A CSV or Parquet file (by its ending) as a DataFrame.
+
+    Raises:
+        ValueError: the file is empty, has another ending, or cannot be parsed.
+        OSError: it cannot be read.
+    """
+    pd = _pandas()
+    path = os.fspath(path)
+    ending = os.path.splitext(path.lower().removesuffix(".gz"))[1]
+    if ending not in (".csv", ".tsv", ".parquet"):
+        raise ValueError(f"{path}: a table ends in .csv, .tsv (either may be .gz) or .parquet.")
+    if os.path.getsize(path) == 0:
+        raise ValueError(f"{path} is empty.")
+    try:
+        if ending == ".parquet":
+            frame = pd.read_parquet(path)
+        else:
+            frame = pd.read_csv(path, sep="\t" if ending == ".tsv" else ",", low_memory=False, index_col=False)
+    except pd.errors.EmptyDataError:
+        raise ValueError(f"{path} is empty.") from None
+    except ImportError:
+        raise ImportError("Parquet tables need pyarrow: pip install 'pybackprop[table]'.") from None
+    except (pd.errors.ParserError, UnicodeDecodeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0].rstrip(".")
+        raise ValueError(f"{path} cannot be read as a table: {reason}.") from None
+    frame.columns = [str(name) for name in frame.columns]
+    if not frame.columns.is_unique:
+        name = frame.columns[frame.columns.duplicated()][0]
+        raise ValueError(f"{path} has the column {name!r} twice.")
+    if not len(frame):
+        raise ValueError(f"{path} has a header but no rows.")
+    return frame
+
+
+def _cell(source: str, series: "pd.Series", position: int) -> str:
+    """Where a cell stands, as a person finds it: with the header as line 1 of a CSV file.
+
+    Rows may have been dropped before; the index keeps the number that a row had when it was read.
+    """
+    row = int(series.index[position])
+    if source.lower().removesuffix(".gz").endswith((".csv", ".tsv")):
+        return f"{source}, line {row + 2}, column {series.name!r}"
+    return f"{source}, row {row}, column {series.name!r}"
+
+
+def numbers(series: "pd.Series", source: str) -> np.ndarray:
+    """The column as float64 with NaN for missing; a cell that is no finite number is a ValueError naming it."""
+    pd = _pandas()
+    if pd.api.types.is_datetime64_any_dtype(series):
+        seconds = (series - pd.Timestamp(0, tz=series.dt.tz)) / pd.Timedelta(seconds=1)
+        return seconds.to_numpy(np.float64)
+    values = pd.to_numeric(series, errors="coerce").to_numpy(np.float64, na_value=np.nan)
+    bad = np.isinf(values) | (np.isnan(values) & series.notna().to_numpy())
+    if bad.any():
+        at = int(bad.argmax())
+        raise ValueError(f"{_cell(source, series, at)}: cannot read {str(series.iloc[at])!r} as a finite number.")
+    return values
+
+
+def texts(series: "pd.Series") -> np.ndarray:
+    """The column as text, missing cells as ``<missing>``; 1.0 and 1 are the same category."""
+    pd = _pandas()
+    if pd.api.types.is_float_dtype(series):
+        whole = series.dropna()
+        if (whole == whole.round()).all():
+            series = series.astype("Int64")
+    return series.astype(object).where(series.notna(), MISSING).astype(str).to_numpy(dtype=object)
+
+
+def is_categorical(series: "pd.Series") -> bool:
+    """Whether a column holds names rather than quantities; text that is mostly numbers counts as quantities."""
+    types = _pandas().api.types
+    if types.is_bool_dtype(series):
+        return True
+    if types.is_numeric_dtype(series) or types.is_datetime64_any_dtype(series):
+        return False
+    return not _mostly_numbers(series)
+
+
+def _mostly_numbers(series: "pd.Series") -> bool:
+    pd = _pandas()
+    present = series.dropna()
+    if isinstance(series.dtype, pd.CategoricalDtype) or not len(present):
+        return False
+    if present.map(lambda value: isinstance(value, bool)).any():
+        return False
+    return bool(pd.to_numeric(present, errors="coerce").notna().mean() > _NUMERIC_SHARE)
+
+
+class Columns:
+    """What was learnt about the columns; ``config()`` is JSON and ``arrays()`` are tensors, together the whole.
+
+    Attributes:
+        numeric: names of the numeric columns.
+        one_hot: name to list of values, columns of few values.
+        embedded: name to list of values, columns of many values.
+        notes: sentences about columns that were left out.
+    """
+
+    def __init__(self) -> None:
+        self.numeric: list[str] = []
+        self.one_hot: dict[str, list[str]] = {}
+        self.embedded: dict[str, list[str]] = {}
+        self.notes: list[str] = []
+        self.median = self.mean = self.deviation = np.zeros(0)
+        self.indicated = np.zeros(0, bool)
+
+    @classmethod
+    def learn(cls, frame: "pd.DataFrame", source: str, categorical: tuple[str, ...] = ()) -> "Columns":
+        """Kinds, categories and statistics of the training rows."""
+        self = cls()
+        values = []
+        for name in frame.columns:
+            series = frame[name]
+            if series.nunique(dropna=False) < 2:
+                self.notes.append(f"column {name!r} was left out: it has one value only")
+            elif name in categorical or is_categorical(series):
+                self._learn_categories(name, texts(series), forced=name in categorical)
+            else:
+                self.numeric.append(name)
+                values.append(numbers(series, source))
+        if values:
+            table = np.stack(values, axis=1)
+            self.indicated = np.isnan(table).any(axis=0)
+            self.median = np.nanmedian(table, axis=0)
+            table = np.where(np.isnan(table), self.median, table)
+            self.mean = table.mean(axis=0)
+            deviation = table.std(axis=0)
+            self.deviation = np.where(deviation > 0, deviation, 1.0)
+        if not (self.numeric or self.one_hot or self.embedded):
+            raise ValueError(f"{source} has no column from which the target could be learnt.")
+        return self
+
+    def _learn_categories(self, name: str, column: np.ndarray, forced: bool) -> None:
+        values, counts = np.unique(column.astype(str), return_counts=True)
+        if not forced and len(values) > max(ONE_HOT_MAX, _IDENTIFIER_SHARE * len(column)):
+            self.notes.append(
+                f"column {name!r} was left out: {len(values)} different values in {len(column)} training rows"
+            )
+        elif len(values) <= ONE_HOT_MAX:
+            self.one_hot[name] = values.tolist()
+        else:
+            # A value seen once shares id 0 with those never seen, which is how that row of the embedding is trained.
+            self.embedded[name] = values[counts > 1].tolist()
+
+    @property
+    def names(self) -> list[str]:
+        """Every column that :meth:`encode` needs."""
+        return [*self.numeric, *self.one_hot, *self.embedded]
+
+    @property
+    def dense_width(self) -> int:
+        """Columns of the dense input."""
+        return len(self.numeric) + int(self.indicated.sum()) + sum(map(len, self.one_hot.values()))
+
+    def encode(self, frame: "pd.DataFrame", source: str) -> tuple[np.ndarray, ...]:
+        """Network inputs: float32 (n, dense_width) unless that is 0, then int64 ids (n,) per embedded column.
+
+        Raises:
+            ValueError: a column is missing, or a numeric cell is unreadable.
+        """
+        for name in self.names:
+            if name not in frame.columns:
+                raise ValueError(f"{source} has no column {name!r}, which the model was trained on.")
+        dense = []
+        if self.numeric:
+            table = np.stack([numbers(frame[name], source) for name in self.numeric], axis=1)
+            missing = np.isnan(table)
+            table = np.where(missing, self.median, table)
+            dense += [(table - self.mean) / self.deviation, missing[:, self.indicated]]
+        for name, values in self.one_hot.items():
+            dense.append(texts(frame[name])[:, None] == np.array(values, dtype=object))
+        inputs = [np.concatenate(dense, axis=1, dtype=np.float32)] if dense else []
+        for name, values in self.embedded.items():
+            ids = {value: i + 1 for i, value in enumerate(values)}
+            inputs.append(np.array([ids.get(value, 0) for value in texts(frame[name])], dtype=np.int64))
+        return tuple(inputs)
+
+    def config(self) -> dict[str, Any]:
+        """The part that is names, for the file's metadata."""
+        return {"numeric": self.numeric, "one_hot": self.one_hot, "embedded": self.embedded}
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The part that is numbers, for the file's tensors."""
+        return {
+            "median": self.median,
+            "mean": self.mean,
+            "deviation": self.deviation,
+            "indicated": self.indicated,
+        }
+
+    @classmethod
+    def restore(cls, config: dict[str, Any], arrays: dict[str, np.ndarray], path: str) -> "Columns":
+        """The inverse of :meth:`config` and :meth:`arrays`, checked."""
+        self = cls()
+        self.numeric, self.one_hot, self.embedded = config["numeric"], config["one_hot"], config["embedded"]
+        for name, dtype in (("median", "f"), ("mean", "f"), ("deviation", "f"), ("indicated", "b")):
+            array = arrays.get(name)
+            if array is None or array.shape != (len(self.numeric),) or array.dtype.kind != dtype:
+                raise ValueError(f"{path}: the tensor 'columns.{name}' does not fit the file's {len(self.numeric)} columns.")
+            setattr(self, name, array)
+        return self

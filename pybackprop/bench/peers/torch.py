@@ -1,0 +1,55 @@
+"""PyTorch at its best on a CPU: eager with the fused optimizer, or the same whole step compiled."""
+
+import os
+
+import torch
+import torch.nn.functional as F
+
+
+class Run:
+    def __init__(self, case, data, compiled):
+        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+        widths = case["layers"]
+        activation = torch.nn.ReLU if case["activation"] == "relu" else torch.nn.Tanh
+        layers = []
+        for k, (i, o) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+            linear = torch.nn.Linear(i, o)
+            with torch.no_grad():
+                linear.weight.copy_(torch.from_numpy(data[f"w{k}"]))
+                linear.bias.copy_(torch.from_numpy(data[f"b{k}"]))
+            layers += [activation(), linear] if layers else [linear]
+        model = torch.nn.Sequential(*layers)
+        loss_of = F.cross_entropy if case["loss"] == "cross_entropy" else F.mse_loss
+        algorithm = torch.optim.Adam if case["optimizer"] == "adam" else torch.optim.SGD
+        optimizer = algorithm(model.parameters(), lr=case["lr"], fused=True)
+        self._batches = list(zip(torch.from_numpy(data["x"]), torch.from_numpy(data["y"]), strict=True))
+        self._next = 0
+
+        def step(x, y):
+            loss = loss_of(model(x), y)
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            return loss
+
+        self._step = torch.compile(step) if compiled else step
+
+    def losses(self, count):
+        return [float(self._advance()) for _ in range(count)]
+
+    def run(self, steps):
+        for _ in range(steps):
+            self._advance()
+
+    def _advance(self):
+        x, y = self._batches[self._next]
+        self._next = (self._next + 1) % len(self._batches)
+        return self._step(x, y)
+
+
+def build(case, data, variant):
+    return Run(case, data, compiled=variant == "compile")
+
+
+def version():
+    return torch.__version__

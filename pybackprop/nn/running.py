@@ -1,0 +1,76 @@
+"""Running a Module on arrays: its inference programs, kept by input shapes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from .. import _core, random
+from .._cache import LRU
+from .._tensor import Operators, Tensor
+from .._trace import Spec, flatten, trace, unflatten
+
+if TYPE_CHECKING:
+    from .module import Module
+
+_MOST_PROGRAMS = 32
+_MOST_BYTES = 256 * 2**20
+
+
+class Entry(NamedTuple):
+    program: _core.Program
+    tree: Any  # structure of the outputs
+    random: bool
+
+
+class Programs:
+    """The programs that ``module(x)`` runs, for one structure of the module."""
+
+    def __init__(self, module: Module, signature: tuple[int, ...]) -> None:
+        self.signature = signature
+        self.version = 0
+        self._module = module
+        self._entries: LRU[Entry] = LRU(_MOST_PROGRAMS, _MOST_BYTES, lambda e: e.program.arena_bytes)
+        floats = (s.dtype.name for _, s in module._named_state() if s.dtype.kind == "f")
+        self._dtype: str | None = next(floats, None)  # None: no parameters, the input decides
+
+    def run(self, args: tuple[Any, ...], kwargs: dict[str, Any], training: bool) -> Any:
+        leaves, tree = flatten((args, kwargs))
+        dtype = self._dtype or dtype_of(leaves)
+        arrays = tuple([as_input(leaf, dtype) for leaf in leaves])
+        key = (tree, tuple([(a.shape, a.dtype.kind) for a in arrays]), dtype, training)
+        entry = self._entries.get(key)
+        if entry is None:
+            entry = self._build(tree, arrays, dtype, training)
+            self._entries.put(key, entry)
+        results, _, _ = entry.program.run(arrays, random.draw_seed() if entry.random else 0, 0)
+        return results[0] if entry.tree == "array" else unflatten(entry.tree, results)
+
+    def _build(self, tree: Any, arrays: tuple[np.ndarray, ...], dtype: str, training: bool) -> Entry:
+        specs = unflatten(tree, [Spec(a.shape, a.dtype.kind == "i") for a in arrays])
+        traced = trace(_call, self._module, specs, dtype=dtype, training=training)
+        values, outputs = traced.output_values()
+        return Entry(_core.Program(traced.graph, values), outputs, traced.random_nodes > 0)
+
+
+def _call(module: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return module(*args, **kwargs)
+
+
+def dtype_of(leaves: list[Any]) -> str:
+    """float64 if some array is; Python numbers and lists leave it at float32."""
+    return "float64" if any(getattr(x, "dtype", None) == np.float64 for x in leaves) else "float32"
+
+
+def as_input(x: Any, dtype: str) -> np.ndarray:
+    """An array as programs take it: C order; integers as int64, all else in ``dtype``."""
+    if isinstance(x, Operators):
+        if isinstance(x, Tensor):
+            raise ValueError("a Tensor is used outside of the function it was made in: return values from forward instead")
+        x = x.numpy()
+    array = np.asarray(x)
+    kind = array.dtype.kind
+    if kind not in "fiub":
+        raise TypeError(f"expected an array of numbers, got one of dtype {array.dtype}")
+    return np.asarray(array, np.int64 if kind in "iu" else dtype, order="C")

@@ -1,0 +1,97 @@
+"""What ``import pybackprop`` does to a process: next to nothing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+OPTIONAL = ("sklearn", "pandas", "pyarrow", "matplotlib", "tqdm", "torch", "jax", "scipy", "threadpoolctl")
+
+
+def python(code: str, **env: str) -> subprocess.CompletedProcess:
+    """``code`` in a fresh interpreter, outside the clone."""
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, cwd=os.sep,
+                          env={**os.environ, **env}, check=False)
+
+
+def printed(code: str, **env: str) -> str:
+    done = python(code, **env)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_import_prints_nothing_and_warns_of_nothing():
+    done = python("import warnings; warnings.simplefilter('error'); import pybackprop")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="threads are counted in /proc")
+def test_import_starts_no_thread():
+    # NumPy's BLAS may start its own, so they are counted from there.
+    count = "len(os.listdir('/proc/self/task'))"
+    code = f"import os, numpy; n = {count}; import pybackprop; print({count} - n)"
+    assert printed(code) == "0"
+
+
+def test_import_pulls_in_no_optional_package():
+    code = f"import sys, pybackprop; print([m for m in {OPTIONAL!r} if m in sys.modules])"
+    assert printed(code) == "[]"
+
+
+def test_works_where_no_optional_package_is_installed():
+    code = f"""
+import importlib.abc, sys
+
+class Blocked(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {OPTIONAL!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Blocked())
+import numpy as np, pybackprop as pb
+from pybackprop import nn, optim
+x = np.float32([[0, 0], [0, 1], [1, 0], [1, 1]])
+y = np.float32([[0], [1], [1], [0]])
+model = nn.Sequential(nn.Linear(2, 16), nn.Tanh(), nn.Linear(16, 1))
+trainer = pb.Trainer(model, loss=nn.BCEWithLogitsLoss(), optimizer=optim.Adam(lr=0.05), seed=0)
+history = trainer.fit(x, y, epochs=200, batch_size=4, verbose=0)
+assert history.history["loss"][-1] < 0.1, history.history["loss"][-1]
+assert (np.sign(trainer.predict(x)) == 2 * y - 1).all()
+print("learned")
+"""
+    assert printed(code) == "learned"
+
+
+def test_floating_point_mode_is_left_alone():
+    # Subnormals survive the import, a step on this thread, and work done by a team.
+    code = """
+import numpy as np
+tiny = np.float32(1e-40)
+import pybackprop as pb
+from pybackprop import _core
+graph = _core.Graph()
+v = graph.input((4096, 64))
+(y,) = graph.node("exp", [v])
+(s,) = graph.node("sum", [y])
+_core.Program(graph, [s], loss=s, wrt=[v], threads=2).run((np.zeros((4096, 64), "float32"),))
+assert tiny * np.float32(0.5) > 0, "results are flushed to zero"
+assert np.array([1e-40], "float32") * np.array([1.0], "float32") > 0, "operands are taken as zero"
+print("subnormal")
+"""
+    assert printed(code) == "subnormal"
+
+
+def test_isa_can_be_chosen_by_environment():
+    names = printed("from pybackprop import _core; print(*_core.isa_names())").split()
+    for name in names:
+        assert printed("from pybackprop import _core; print(_core.isa_active())", PYBACKPROP_ISA=name) == name
+
+
+def test_unknown_isa_is_one_sentence():
+    done = python("import pybackprop; pybackprop.show_config()", PYBACKPROP_ISA="mmx")
+    assert done.returncode != 0
+    last = done.stderr.strip().splitlines()[-1]
+    assert 'PYBACKPROP_ISA asks for "mmx", but this CPU and build offer' in last
