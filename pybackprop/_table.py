@@ -11,6 +11,7 @@ A missing category is a category of its own.
 """
 
 import os
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -53,18 +54,16 @@ def read_table(path: str | os.PathLike[str]) -> "pd.DataFrame":
         if ending == ".parquet":
             frame = pd.read_parquet(path)
         else:
-            frame = pd.read_csv(path, sep="\t" if ending == ".tsv" else ",", low_memory=False, index_col=False)
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header lose cells
+                frame = pd.read_csv(path, sep="\t" if ending == ".tsv" else ",", low_memory=False, index_col=False)
     except pd.errors.EmptyDataError:
         raise ValueError(f"{path} is empty.") from None
     except ImportError:
         raise ImportError("Parquet tables need pyarrow: pip install 'pybackprop[table]'.") from None
-    except (pd.errors.ParserError, UnicodeDecodeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0].rstrip(".")
+    except (ValueError, pd.errors.ParserWarning) as error:  # pandas' and pyarrow's own errors are ValueErrors
+        reason = str(error).strip().splitlines()[0].removeprefix("Error tokenizing data. C error: ").rstrip(".")
         raise ValueError(f"{path} cannot be read as a table: {reason}.") from None
-    frame.columns = [str(name) for name in frame.columns]
-    if not frame.columns.is_unique:
-        name = frame.columns[frame.columns.duplicated()][0]
-        raise ValueError(f"{path} has the column {name!r} twice.")
     if not len(frame):
         raise ValueError(f"{path} has a header but no rows.")
     return frame
@@ -235,6 +234,8 @@ class Columns:
         for name, dtype in (("median", "f"), ("mean", "f"), ("deviation", "f"), ("indicated", "b")):
             array = arrays.get(name)
             if array is None or array.shape != (len(self.numeric),) or array.dtype.kind != dtype:
-                raise ValueError(f"{path}: the tensor 'columns.{name}' does not fit the file's {len(self.numeric)} columns.")
+                raise ValueError(
+                    f"{path}: the tensor 'columns.{name}' does not fit the file's {len(self.numeric)} columns."
+                )
             setattr(self, name, array)
         return self

@@ -73,9 +73,10 @@ class Tracer:
 
     def _adopt(self, root: Module, own: bool) -> None:
         name = type(root).__name__
+        inside = f" in {self.place}" if self._stack else ""
         self._alive.append(root)
         for path, module in root.named_modules():
-            place = name + "".join(f"[{p}]" if p.isdigit() else f".{p}" for p in path.split(".") if p)
+            place = name + "".join(f"[{p}]" if p.isdigit() else f".{p}" for p in path.split(".") if p) + inside
             self._places.setdefault(id(module), ((path or name) if own else place, place))
             if own:
                 self._own.add(id(module))

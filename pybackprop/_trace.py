@@ -43,14 +43,15 @@ ARRAY = "array"
 def flatten(structure: Any) -> tuple[list[Any], Any]:
     """The leaves of nested tuples, lists and dicts, and the tree that ``unflatten`` needs to build the structure again.
 
-    ``None``, booleans and strings are no leaves: they stay in the tree.
+    ``None``, booleans and strings are no leaves: they stay in the tree. A list of numbers, nested or not, is one leaf: it
+    stands for an array.
     """
     leaves: list[Any] = []
     return leaves, _flatten(structure, leaves)
 
 
 def _flatten(x: Any, leaves: list[Any]) -> Any:
-    if isinstance(x, (tuple, list)) and not isinstance(x, Spec):
+    if isinstance(x, (tuple, list)) and not isinstance(x, Spec) and not _is_array_like(x):
         return (type(x), tuple([_flatten(item, leaves) for item in x]))
     if isinstance(x, dict):
         return (dict, tuple(x), tuple([_flatten(item, leaves) for item in x.values()]))
@@ -58,6 +59,13 @@ def _flatten(x: Any, leaves: list[Any]) -> Any:
         return ("static", x)
     leaves.append(x)
     return ARRAY
+
+
+def _is_array_like(x: Any) -> bool:
+    is_list = isinstance(x, list)
+    while isinstance(x, list) and x:
+        x = x[0]
+    return is_list and isinstance(x, (int, float, np.number, np.bool_))
 
 
 def unflatten(tree: Any, leaves: Any) -> Any:
@@ -112,6 +120,7 @@ def trace(
     dtype: str = "float32",
     training: bool = False,
     isa: str | None = None,
+    place: str | None = None,
 ) -> Traced:
     """Run ``fn(model, *args)`` on Tensors and write down what it computes.
 
@@ -123,13 +132,16 @@ def trace(
         dtype: ``"float32"`` or ``"float64"``.
         training: whether dropout drops and batch statistics are used.
         isa: an instruction set's name; None for the best this machine has.
+        place: what messages call the function itself; None for its name.
 
     Raises:
         ValueError, TypeError: a mistake in the model, with its place.
     """
-    place = getattr(fn, "__name__", "")
+    if place is None:
+        name = getattr(fn, "__name__", "")
+        place = name if name.isidentifier() else ""
     graph = _core.Graph(dtype, training, isa)
-    tracer = Tracer(graph, model, place if place.isidentifier() else "")
+    tracer = Tracer(graph, model, place)
     leaves, tree = flatten(specs)
     inputs = [graph.input(tuple(spec.shape), spec.integer) for spec in leaves]
     args = unflatten(tree, [Tensor(tracer, v) for v in inputs])

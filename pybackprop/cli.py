@@ -136,7 +136,9 @@ def _train(options: argparse.Namespace) -> int:
     _check_writable(curve)
     from .tabular import TabularModel
 
-    names = "target task hidden epochs batch_size lr weight_decay dropout patience validation test categorical ignore seed"
+    names = (
+        "target task hidden epochs batch_size lr weight_decay dropout patience validation test categorical ignore seed"
+    )
     model = TabularModel(**{name: getattr(options, name) for name in names.split()})
     report = model.fit(options.table, verbose=0 if options.quiet else 1)
     model.save(options.out)

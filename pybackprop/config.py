@@ -1,13 +1,72 @@
-"""What this installation runs on: instruction set, threads, OpenMP runtime."""
+"""What this installation runs on: threads, instruction set, OpenMP runtime."""
 
+import contextlib
 import platform
+from collections.abc import Iterator
 
 import numpy as np
 
 from . import _core
 from ._version import __version__
 
-__all__ = ["describe_config", "show_config"]
+__all__ = ["describe_config", "get_num_threads", "num_threads", "set_num_threads", "show_config"]
+
+
+def get_num_threads() -> int:
+    """The number of threads that large work on the calling thread would use now; small work uses fewer.
+
+    In this order: the innermost :func:`num_threads` block, :func:`set_num_threads`, ``OMP_NUM_THREADS``, and the default:
+    the CPUs that this process may use, by affinity and by the container's quota. An active threadpoolctl limit caps all.
+    """
+    return _core.get_num_threads()
+
+
+def set_num_threads(n: int | None) -> None:
+    """Set the number of threads for the whole process; None goes back to the default. Results do not depend on it.
+
+    Args:
+        n: at least 1; more than the number of CPUs is legal.
+
+    Raises:
+        ValueError: ``n`` is below 1.
+        TypeError: ``n`` is not an integer.
+
+    >>> import pybackprop as pb
+    >>> pb.set_num_threads(2)
+    >>> pb.get_num_threads()
+    2
+    >>> pb.set_num_threads(None)
+    """
+    _core.set_num_threads(None if n is None else _count(n))
+
+
+@contextlib.contextmanager
+def num_threads(n: int) -> Iterator[None]:
+    """Use ``n`` threads within a ``with`` block, on the calling thread.
+
+    Args:
+        n: at least 1; more than the number of CPUs is legal.
+
+    Raises:
+        ValueError: ``n`` is below 1.
+        TypeError: ``n`` is not an integer.
+
+    >>> import pybackprop as pb
+    >>> with pb.num_threads(1):
+    ...     pb.get_num_threads()
+    1
+    """
+    _core.push_num_threads(_count(n))
+    try:
+        yield
+    finally:
+        _core.pop_num_threads()
+
+
+def _count(n: int) -> int:
+    if isinstance(n, bool) or not isinstance(n, int | np.integer):
+        raise TypeError(f"The number of threads is an integer, not {type(n).__name__}.")
+    return int(n)
 
 
 def describe_config() -> str:

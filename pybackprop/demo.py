@@ -14,6 +14,7 @@ from ._plot import learning_curve
 from .bench.peers.numpy_mlp import NumpyMLP
 from .random import manual_seed
 from .training import Callback, Trainer
+from .training.loop import epoch_order
 
 __all__ = ["run"]
 
@@ -56,7 +57,9 @@ def run(epochs: int = 30, picture: str = "learning_curve.png") -> dict[str, Any]
     numpy_seconds = time.perf_counter() - began
     difference = max(abs(a - b) / b for a, b in zip(losses, numpy_losses, strict=True))
     print("the same network in pure NumPy, from the same weights on the same batches:")
-    print(f"  pybackprop {seconds:8.3f} s\n  NumPy      {numpy_seconds:8.3f} s   {numpy_seconds / seconds:.1f} times as long")
+    print(
+        f"  pybackprop {seconds:8.3f} s\n  NumPy      {numpy_seconds:8.3f} s   {numpy_seconds / seconds:.1f} times as long"
+    )
     print(f"  losses per epoch agree to {difference:.1g} (largest relative difference)")
 
     learning_curve(

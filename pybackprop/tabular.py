@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 __all__ = ["Report", "TabularModel"]
 
 _KEY = "pybackprop.tabular"  # of the file's metadata
+_ROWS = 4096  # predicted at a time
 
 
 class _Network(nn.Module):
@@ -209,7 +210,7 @@ class TabularModel:
             task=task,
             target=self.target,
             rows={"train": len(train), "validation": len(validation), "test": len(test)},
-            metrics=self._metrics(network(*part(test)), unscaled[test]),
+            metrics=self._metrics(self._outputs(part(test)), unscaled[test]),
             baseline=baseline(unscaled[train], unscaled[test], len(classes)),
             history={name: list(history[name]) for name in ("loss", "val_loss")},
             best_epoch=int(np.argmin(history["val_loss"])) + 1,
@@ -228,10 +229,10 @@ class TabularModel:
         """
         import pandas as pd
 
-        columns, network = self._fitted()
+        columns, _ = self._fitted()
         frame, source = _frame(table)
         index = table.index if isinstance(table, pd.DataFrame) else frame.index
-        outputs = network(*columns.encode(frame, source))
+        outputs = self._outputs(columns.encode(frame, source))
         if not self.classes:
             return pd.DataFrame({"prediction": outputs[:, 0] * self._scale[1] + self._scale[0]}, index=index)
         probabilities = ops.softmax(outputs, dim=1)
@@ -287,12 +288,18 @@ class TabularModel:
         Raises:
             ValueError: as :meth:`predict`, and if the target column is missing or has a class that is not known.
         """
-        columns, network = self._fitted()
+        columns, _ = self._fitted()
         frame, source = _frame(table)
         frame, _ = self._rows(frame, source)
         target = frame[self.target]
         y = label_ids(target, self.classes, source) if self.classes else numbers(target, source)
-        return self._metrics(network(*columns.encode(frame, source)), y)
+        return self._metrics(self._outputs(columns.encode(frame, source)), y)
+
+    def _outputs(self, inputs: tuple[np.ndarray, ...]) -> np.ndarray:
+        """The network's outputs (n, out), some thousand rows at a time: memory does not grow with the table."""
+        _, network = self._fitted()
+        rows = range(0, len(inputs[0]), _ROWS)
+        return np.concatenate([network(*(array[first : first + _ROWS] for array in inputs)) for first in rows])
 
     def _fitted(self) -> tuple[Columns, "_Network"]:
         if self._columns is None or self._network is None:
@@ -320,14 +327,18 @@ class TabularModel:
 
 
 def _frame(table: "pd.DataFrame | str | os.PathLike[str]") -> tuple["pd.DataFrame", str]:
-    """The table with rows numbered from 0, and what to call it in a message."""
+    """The table with rows numbered from 0 and columns named by text, and what to call it in a message."""
+    source = "the table"
     if isinstance(table, str | os.PathLike):
-        return read_table(table), os.fspath(table)
+        table, source = read_table(table), os.fspath(table)
     if not hasattr(table, "columns") or not hasattr(table, "iloc"):
         raise TypeError(f"A table is a pandas DataFrame or the path of a file, not {type(table).__name__}.")
     if not len(table):
-        raise ValueError("the table has no rows.")
-    return table.reset_index(drop=True).set_axis([str(name) for name in table.columns], axis=1), "the table"
+        raise ValueError(f"{source} has no rows.")
+    frame = table.reset_index(drop=True).set_axis([str(name) for name in table.columns], axis=1)
+    if not frame.columns.is_unique:
+        raise ValueError(f"{source} has the column {frame.columns[frame.columns.duplicated()][0]!r} twice.")
+    return frame, source
 
 
 def _table_sizes(columns: Columns) -> list[tuple[int, int]]:
@@ -349,7 +360,9 @@ def _hidden_widths(weights: dict[str, np.ndarray], width: int, path: str) -> tup
     while (name := f"layers.{3 * len(widths)}.weight") in weights:
         shape = weights[name].shape
         if len(shape) != 2 or shape[1] != width or shape[0] < 1:
-            raise ValueError(f"{path}: tensor 'network.{name}' has the shape {shape}, which does not fit {width} inputs.")
+            raise ValueError(
+                f"{path}: tensor 'network.{name}' has the shape {shape}, which does not fit {width} inputs."
+            )
         width = shape[0]
         widths.append(width)
     return tuple(widths[:-1])
@@ -376,11 +389,13 @@ def _checked_config(text: str | None, path: str) -> dict[str, Any]:
         "task": lambda value: value in ("classification", "regression"),
         "classes": is_names,
         "class_kind": lambda value: value in ("integer", "boolean", "text"),
-        "columns": lambda value: isinstance(value, dict)
-        and value.keys() == {"numeric", "one_hot", "embedded"}
-        and is_names(value["numeric"])
-        and is_tables(value["one_hot"])
-        and is_tables(value["embedded"]),
+        "columns": lambda value: (
+            isinstance(value, dict)
+            and value.keys() == {"numeric", "one_hot", "embedded"}
+            and is_names(value["numeric"])
+            and is_tables(value["one_hot"])
+            and is_tables(value["embedded"])
+        ),
     }
     if not isinstance(config, dict) or config.keys() != shape.keys():
         raise fault

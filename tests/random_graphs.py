@@ -61,7 +61,7 @@ class _Builder:
         return found[int(max(self.rng.integers(len(found)), self.rng.integers(len(found))))]
 
     def param(self, shape, layout="dense", scale=1.0):
-        p = _core.Param((scale * self.rng.standard_normal(shape)).astype(self.dtype), layout)
+        p = _core.Param(np.asarray(scale * self.rng.standard_normal(shape), self.dtype), layout)
         self.params.append(p)
         self.param_ids.append(self.graph.param(p, f"p{len(self.params)}"))
         return self.param_ids[-1]

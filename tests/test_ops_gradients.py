@@ -45,6 +45,8 @@ def test_gradient_equals_differences(case):
         _, _, gradients = program.run(arrays, directions)
         for i, got in zip(case.differentiated(arrays), gradients, strict=True):
             wanted = numerical_gradient(program, arrays, directions, i)
+            if i in case.held:
+                wanted[case.held[i]] = 0
             assert got.shape == wanted.shape
             if wanted.size == 0:
                 continue

@@ -19,10 +19,9 @@ fast = settings(max_examples=30, deadline=None, derandomize=True, database=None)
 
 def enlarged(case, arrays, rows=37):
     """The batch of a rows case repeated to at least ``rows`` rows, so that several tasks have work."""
-    n = arrays[case.row_inputs[0]].shape[0]
-    if not case.rows or n == 0:
+    if not case.rows or len(arrays[case.row_inputs[0]]) == 0:
         return arrays
-    repeats = -(-rows // n)
+    repeats = -(-rows // len(arrays[case.row_inputs[0]]))
     return [np.concatenate([a] * repeats) if i in case.row_inputs else a for i, a in enumerate(arrays)]
 
 
@@ -65,8 +64,12 @@ def test_backward_is_adjoint_of_forward(case):
     program = OpProgram(case, arrays)
     u = program.directions(rng)
     wrt = case.differentiated(arrays)
-    # At most about 1 in each element, so that no input is carried over a kink.
+    if not any(arrays[i].size for i in wrt):
+        return
+    # At most 1 in each element, so that no input is carried over a kink.
     v = {i: rng.uniform(-1, 1, arrays[i].shape) for i in wrt}
+    for i in v.keys() & case.held.keys():
+        v[i][case.held[i]] = 0
     h = 5e-4
     at = [program.run([a + k * h * v[i] if i in v else a for i, a in enumerate(arrays)], u)[1] for k in (-2, -1, 1, 2)]
     forward = (at[0] - 8 * at[1] + 8 * at[2] - at[3]) / (12 * h)
@@ -82,9 +85,9 @@ def test_same_bits_for_every_team(case):
     results = []
     for threads in (1, 2, 3, 4):
         program = OpProgram(case, arrays, dtype="float32", threads=threads, gradient=case.grad)
-        assert program.program.threads_used == threads
         directions = program.directions(np.random.default_rng(1)) if case.grad else None
         outputs, loss, gradients = program.run(arrays, directions)
+        assert program.program.threads_used == threads
         results.append([*outputs, *gradients] + ([np.float64(loss)] if case.grad else []))
     for threads, result in zip((2, 3, 4), results[1:], strict=True):
         for k, (a, b) in enumerate(zip(result, results[0], strict=True)):

@@ -87,10 +87,10 @@ def test_shared_parameter_sums_gradients(layout, rng):
 def test_unreached_parameter_has_zero_gradient(rng):
     graph = _core.Graph(dtype="float64")
     v = graph.input((2, 3))
-    p = graph.param(_core.Param(rng.standard_normal((4, 3))), "weight")
+    unread = [graph.param(_core.Param(rng.standard_normal((4, 3)), layout), layout) for layout in ("dense", "linear")]
     (loss,) = graph.node("sum", [v])
-    _, (gradient,), _ = _core.Program(graph, [loss], loss=loss, wrt=[p]).run((np.ones((2, 3)),))
-    assert gradient.shape == (4, 3) and not gradient.any()
+    _, gradients, _ = _core.Program(graph, [loss], loss=loss, wrt=[*unread, v]).run((np.ones((2, 3)),))
+    assert all(g.shape == (4, 3) and not g.any() for g in gradients[:2]) and (gradients[2] == 1).all()
 
 
 def test_kept_values_and_gradients(rng):
@@ -127,11 +127,15 @@ def test_outputs_that_are_inputs_params_and_aliases(rng):
 
 
 def test_zero_size_batch_runs(rng):
-    graph, params, _ = mlp(batch=0)
-    (total,) = graph.node("sum", [graph.node("relu", [0])[0]])
-    outputs, gradients, _ = _core.Program(graph, [total], loss=total, wrt=[graph.param(params[0])]).run(
-        batch_of(batch=0))
-    assert outputs[0] == 0 and not gradients[0].any()
+    graph = _core.Graph()
+    v = graph.input((0, 5))
+    weight, bias = (graph.param(_core.Param(rng.standard_normal(shape).astype("float32")), "p") for shape in ((3, 5), (3,)))
+    (h,) = graph.node("linear", [v, weight, bias])
+    (h,) = graph.node("softmax", [graph.node("relu", [h])[0]])
+    (total,) = graph.node("sum", [h])
+    outputs, gradients, _ = _core.Program(graph, [total, h], loss=total, wrt=[weight, bias]).run(
+        (np.empty((0, 5), "float32"),))
+    assert outputs[0] == 0 and outputs[1].shape == (0, 3) and not any(g.any() for g in gradients)
 
 
 # A user's own op
@@ -273,9 +277,9 @@ def test_training_gives_equal_bits_on_any_team(threads):
     def train(n):
         graph, params, loss = mlp(batch=16, widths=(9, 33, 17, 5), dropout=0.3)
         program, stepper = program_of(graph, params, loss, threads=n), stepper_of(params, threads=n, clip_norm=1.0)
-        assert program.threads_used == n
         stepper.seed = 3
         losses = [stepper.step(program, batch_of(16, (9, 5), seed=k), 0.01) for k in range(50)]
+        assert stepper.threads_used == n
         return losses, [p.numpy() for p in params]
 
     losses, params = train(threads)

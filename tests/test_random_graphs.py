@@ -70,8 +70,8 @@ def test_teams_give_equal_bits(seed):
     results = []
     for threads in (1, 2, 3, 4):
         program = model.program(threads=threads)
-        assert program.threads_used == threads
         results.append(run(program, model.inputs))
+        assert program.threads_used == threads
     for loss, gradients, _ in results[1:]:
         assert loss == results[0][0]
         assert all(same_bits(a, b) for a, b in zip(gradients, results[0][1], strict=True))

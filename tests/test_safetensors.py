@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 
 import pybackprop as pb
 from pybackprop import nn
-from pybackprop.io import load_file, save_file, safetensors
+from pybackprop.io import load_file, safetensors, save_file
 
 DTYPES = "float16 float32 float64 complex64 int8 int16 int32 int64 uint8 uint16 uint32 uint64 bool".split()
 
@@ -290,7 +290,10 @@ def test_a_model_survives_save_and_load(tmp_path):
     [
         (lambda d: d.pop("3.bias"), "has no tensor '3.bias', which the model needs"),
         (lambda d: d.update(extra=np.zeros(1)), "has the tensor 'extra', which the model does not know"),
-        (lambda d: d.update({"0.weight": np.zeros((3, 5))}), r"'0.weight' has the shape \(3, 5\), but the model's is \(5, 3\)"),
+        (
+            lambda d: d.update({"0.weight": np.zeros((3, 5))}),
+            r"'0.weight' has the shape \(3, 5\), but the model's is \(5, 3\)",
+        ),
         (lambda d: d.update({"3.weight": np.zeros((2, 5), int)}), "'3.weight' is int64, but the model's is float32"),
     ],
 )

@@ -68,7 +68,12 @@ def test_a_classification_of_text_learns_and_gives_probabilities():
 
 @pytest.mark.parametrize(
     ("values", "expected"),
-    [(["no", "yes"], str), ([0, 1], (int, np.integer)), ([False, True], (bool, np.bool_)), ([10, 9], (int, np.integer))],
+    [
+        (["no", "yes"], str),
+        ([0, 1], (int, np.integer)),
+        ([False, True], (bool, np.bool_)),
+        ([10, 9], (int, np.integer)),
+    ],
 )
 def test_predicted_classes_are_of_the_targets_kind(values, expected):
     frame = houses(200)
@@ -226,13 +231,26 @@ GOOD = "a,c,y\n" + "".join(f"{i},{'uv'[i % 2]},{2 * i}.5\n" for i in range(40))
         (GOOD.replace("\n7,", "\nseven,"), "y", "t.csv, line 9, column 'a': cannot read 'seven' as a finite number."),
         (GOOD.replace("\n7,", "\ninf,"), "y", "t.csv, line 9, column 'a': cannot read 'inf' as a finite number."),
         (GOOD.replace(",14.5", ",1o4"), "y", "t.csv, line 9, column 'y': cannot read '1o4' as a finite number."),
-        (GOOD.replace("\n7,u", "\n7,u,u,u"), "y", "t.csv cannot be read as a table: "),
+        (
+            GOOD.replace("\n7,v", "\n7,v,u,u"),
+            "y",
+            "t.csv cannot be read as a table: Expected 3 fields in line 9, saw 5.",
+        ),
         (GOOD.replace("\n7,", "\n\xff,").encode("latin-1"), "y", "t.csv cannot be read as a table: "),
+        ("a,y\n" + "1,2,3\n" * 20, "y", "t.csv cannot be read as a table: "),
         ("a,y\n" + "1,\n" * 20, "y", "t.csv: the target column 'y' is empty in every row."),
         ("a,y\n" + "1,x\n" * 20, "y", "t.csv: the target column 'y' has one class only, 'x'."),
         ("a,y\n1,2.5\n2,3.5\n", "y", "t.csv has 2 rows with a target; at least 10 are needed."),
-        ("a,y\n" + "".join(f"1,{i}.5\n" for i in range(20)), "y", "has no column from which the target could be learnt."),
-        ("a,y\n" + "".join(f"{i},{'xyzuvw'[i % 6]}\n" for i in range(12)), "y", "has too few rows, or too few of each class"),
+        (
+            "a,y\n" + "".join(f"1,{i}.5\n" for i in range(20)),
+            "y",
+            "has no column from which the target could be learnt.",
+        ),
+        (
+            "a,y\n" + "".join(f"{i},{'xyzuvw'[i % 6]}\n" for i in range(12)),
+            "y",
+            "has too few rows, or too few of each class",
+        ),
     ],
 )
 def test_bad_tables_are_refused_in_one_sentence(tmp_path, text, target, words):

@@ -36,20 +36,17 @@ static inline bool expect_weights(Infer& s, int i, int64_t n) {
                 s.text(s.in(i)));
 }
 
-// Full vectors or a tail of n < 16 elements, by the same code.
-template <bool kTail, class T>
-PBP_INLINE Vec<T> take(const T* p, int64_t n) {
-  if constexpr (kTail)
-    return Vec<T>::load(p, n);
-  else
-    return Vec<T>::load(p);
+// n <= 16 elements, a whole vector or a tail.
+template <class T>
+PBP_INLINE Vec<T> fetch(const T* p, int64_t n) {
+  return n == kLanes ? Vec<T>::load(p) : Vec<T>::load(p, n);
 }
-template <bool kTail, class T>
+template <class T>
 PBP_INLINE void put(Vec<T> v, T* p, int64_t n) {
-  if constexpr (kTail)
-    v.store(p, n);
-  else
+  if (n == kLanes)
     v.store(p);
+  else
+    v.store(p, n);
 }
 
 }  // namespace

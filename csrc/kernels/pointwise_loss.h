@@ -1,6 +1,6 @@
 // The frame round losses of one element each: weights, reductions, and the loops over a formula l(x, t).
-// Inputs: prediction x, target t, [pos_weight], [sample weight]. The mean is sum_i w_i sum_j l_ij / (width * sum_i w_i),
-// with w = 1 unless given; like 0 / 0, a mean whose weights sum to zero is NaN.
+// Inputs: prediction x, target t, [pos_weight], [sample weight w]. The mean is sum_i w_i sum_j l_ij divided by
+// width * sum_i w_i, with w = 1 unless given; 0 / 0, where the weights sum to zero, is NaN.
 #pragma once
 #include "loss.h"
 

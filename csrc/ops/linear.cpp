@@ -121,11 +121,11 @@ struct Linear : OpDefaults {
     return {at, out == 1 ? 1 : v.step(0), v.step(1)};
   }
 
-  // Rows whose operands share the cache with a panel of the weight; a multiple of every tile's rows that matters.
+  // Rows whose operands share L2 with a panel of the weight, yet enough to pay for packing it: a multiple of most tiles.
   template <class T>
   static PBP_INLINE int64_t row_block(int64_t columns) {
-    const int64_t fit = (int64_t(256) << 10) / ((columns + 1) * int64_t(sizeof(T))) / 24 * 24;
-    return fit < 48 ? 48 : fit;
+    const int64_t fit = (int64_t(512) << 10) / ((columns + 1) * int64_t(sizeof(T))) / 24 * 24;
+    return fit < 144 ? 144 : fit;
   }
 
   static PBP_INLINE int64_t weight_tasks(const LinearPlan& p) { return p.in ? ceil_div(p.in, p.features) : 1; }

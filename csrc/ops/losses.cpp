@@ -1,5 +1,5 @@
-// Losses of one element each: a formula l(x, t) and its derivatives, side by side; kernels/pointwise_loss.h puts weights
-// and reductions round all of them.
+// Losses of one element each: a formula l(x, t) and its derivatives, side by side; kernels/pointwise_loss.h puts
+// weights and reductions round all of them.
 #include "../kernels/math.h"
 #include "../kernels/pointwise_loss.h"
 
@@ -62,8 +62,9 @@ struct Huber {
   };
 };
 
-// l = (1 - t) * softplus(x) + p * t * softplus(-x), p = pos_weight: cross entropy of t against sigmoid(x), never forming
-// the logarithm of a rounded probability. dx = (1 - t) * sigmoid(x) - p * t * sigmoid(-x) is accurate in both tails.
+// l = (1 - t) * softplus(x) + p * t * softplus(-x), p = pos_weight: cross entropy of t against sigmoid(x), never
+// forming the logarithm of a rounded probability. dx = (1 - t) * sigmoid(x) - p * t * sigmoid(-x) is accurate in both
+// tails.
 struct BceWithLogits {
   static constexpr const char* name = "bce_with_logits";
   static constexpr LossTraits traits{0.6, true};
@@ -91,7 +92,8 @@ struct BceWithLogits {
   };
 };
 
-// l = exp(x) - t * x (log_input), or x - t * log(x + eps); `full` adds Stirling's t log t - t + log(2 pi t) / 2 for t > 1.
+// l = exp(x) - t * x (log_input), or x - t * log(x + eps); `full` adds Stirling's t log t - t + log(2 pi t) / 2 where
+// t > 1.
 template <class T, bool kLog>
 struct PoissonFn {
   Vec<T> eps, full;
@@ -127,8 +129,12 @@ struct PoissonNll {
     PBP_INLINE Vec<T> value(Vec<T> x, Vec<T> t, Vec<T> e) const {
       return log_input ? of_log.value(x, t, e) : of_rate.value(x, t, e);
     }
-    PBP_INLINE Vec<T> dx(Vec<T> x, Vec<T> t, Vec<T> e) const { return log_input ? of_log.dx(x, t, e) : of_rate.dx(x, t, e); }
-    PBP_INLINE Vec<T> dt(Vec<T> x, Vec<T> t, Vec<T> e) const { return log_input ? of_log.dt(x, t, e) : of_rate.dt(x, t, e); }
+    PBP_INLINE Vec<T> dx(Vec<T> x, Vec<T> t, Vec<T> e) const {
+      return log_input ? of_log.dx(x, t, e) : of_rate.dx(x, t, e);
+    }
+    PBP_INLINE Vec<T> dt(Vec<T> x, Vec<T> t, Vec<T> e) const {
+      return log_input ? of_log.dt(x, t, e) : of_rate.dt(x, t, e);
+    }
   };
 };
 
@@ -166,7 +172,8 @@ struct Pinball {
     p.period = s.floats("quantiles", p.quantile, kMaxQuantiles);
     if (p.period < 1) return s.fail("needs quantiles, a list of numbers between 0 and 1");
     for (int i = 0; i < p.period; ++i)
-      if (!(p.quantile[i] > 0 && p.quantile[i] < 1)) return s.fail("quantiles must be in (0, 1), got %g", p.quantile[i]);
+      if (!(p.quantile[i] > 0 && p.quantile[i] < 1))
+        return s.fail("quantiles must be in (0, 1), got %g", p.quantile[i]);
     if (x.rank < 1 || x.rank > 2 || p.width != p.period)
       return s.fail("expects predictions (rows, %lld), one column for each quantile, but %s is %s",
                     static_cast<long long>(p.period), s.who(0), s.text(x));

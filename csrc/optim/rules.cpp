@@ -1,5 +1,5 @@
 // The table of update rules. A new rule is a struct like Lion (momentum_rules.h) and one line here; the optimizer class
-// in pybackprop/optim.py names it. Padding stays zero under all of them: a zero weight with a zero gradient keeps still.
+// in pybackprop/optim.py names it. Padding stays zero under all of them: a zero weight with zero gradients keeps still.
 #include <math.h>
 
 #include "../core/optim.h"

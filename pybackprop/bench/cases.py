@@ -46,8 +46,10 @@ class Case:
             data[f"w{k}"] = rng.uniform(-bound, bound, (o, i)).astype(np.float32)
             data[f"b{k}"] = rng.uniform(-bound, bound, o).astype(np.float32)
         x = rng.normal(size=(self.batches, self.batch, self.layers[0])).astype(np.float32)
-        scores = x @ rng.normal(size=(self.layers[0], self.layers[-1])).astype(np.float32) * np.float32(
-            self.layers[0] ** -0.5
+        scores = (
+            x
+            @ rng.normal(size=(self.layers[0], self.layers[-1])).astype(np.float32)
+            * np.float32(self.layers[0] ** -0.5)
         )
         data["x"] = x
         data["y"] = scores if self.loss == "mse" else scores.argmax(axis=-1)

@@ -104,8 +104,8 @@ class Module:
     def __setattr__(self, name: str, value: Any) -> None:
         if isinstance(value, Tensor):
             raise TypeError(
-                f"{prefix(type(self).__name__)}{name}: a Tensor cannot be kept in a Module, it lives only while the model is "
-                "being traced: return it from forward instead"
+                f"[{type(self).__name__}] {name}: a Tensor cannot be kept in a Module, it lives only while the model is being "
+                "traced: return it from forward instead"
             )
         old = self.__dict__.get(name)
         if isinstance(old, Stored) and value is not None and not isinstance(value, (Stored, Module)):
@@ -315,13 +315,13 @@ class Module:
         >>> from pybackprop import nn
         >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
         >>> print(model.summary((32, 4)))
-        Module            Output shape  Parameters
-        ------------------------------------------
-        Sequential        (32, 3)
-          (0): Linear     (32, 8)               40
-          (1): ReLU       (32, 8)                0
-          (2): Linear     (32, 3)               27
-        ------------------------------------------
+        Module         Output shape  Parameters
+        ---------------------------------------
+        Sequential     (32, 3)
+          (0): Linear  (32, 8)               40
+          (1): ReLU    (32, 8)                0
+          (2): Linear  (32, 3)               27
+        ---------------------------------------
         67 parameters, 67 of them trainable
         """
         from .summary import summarize

@@ -90,7 +90,7 @@ def vjp(name: str, *arrays: Any, d_out: Any = None, **attrs: Any) -> tuple[Any, 
     """
     face = _faces.get(name)
     if face is None:
-        raise ValueError(f"[vjp] there is no op {name!r}: it is one of {', '.join(sorted(_faces))}")
+        raise ValueError(f"[vjp] there is no op {name!r}: it is one of {', '.join(sorted(n for n in _faces if n[0] != '_'))}")
     return _run(face, arrays, attrs, gradients=True, d_out=d_out)
 
 
@@ -112,15 +112,14 @@ def _run(
         items = list(value) if operand[0] == "*" else [value]
         raw += [x for x in items if x is not None]
         integer += [name in face.integers for x in items if x is not None]
-        # Leaves are numbered: a list stands for one array, except in a sequence of arrays.
-        marks = [None if x is None else 0 for x in items]
+        marks = tuple(None if x is None else 0 for x in items)
         structure[name] = marks if operand[0] == "*" else marks[0]
     dtype = _dtype(raw)
-    arrays = [_array(x, dtype, keep) for x, keep in zip(raw, integer, strict=True)]
+    arrays = [_array(face.name, x, dtype, keep) for x, keep in zip(raw, integer, strict=True)]
     floats = tuple(i for i, a in enumerate(arrays) if a.dtype.kind == "f")
     d_outs = _given_gradients(d_out, dtype)
     if gradients:
-        structure["d_outs"] = [0] * len(d_outs)
+        structure["d_outs"] = (0,) * len(d_outs)
     arrays += d_outs
     training = given.get("training")
     training = face.training if training is None else bool(training)
@@ -134,7 +133,7 @@ def _run(
         _programs.put(key, entry)
     seed = random.draw_seed() if face.random else 0
     results, grads, _ = entry.program.run(tuple(arrays), seed, 0)
-    output = unflatten(entry.tree, results)
+    output = unflatten(entry.tree, [r[()] if r.ndim == 0 else r for r in results])
     if not gradients:
         return output, ()
     by_input = dict(zip(entry.floats, grads, strict=True))
@@ -158,7 +157,7 @@ def _build(
         return output if d_outs is None else (output, _weighted_sum(face.name, output, d_outs))
 
     specs = (unflatten(tree, [Spec(a.shape, a.dtype.kind == "i") for a in arrays]),)
-    traced = trace(compute, None, specs, dtype=dtype, training=training)
+    traced = trace(compute, None, specs, dtype=dtype, training=training, place="")
     values, out_tree = traced.output_values()
     if wrt is None:
         return Entry(_core.Program(traced.graph, values), out_tree, ())
@@ -185,7 +184,7 @@ def _given_gradients(d_out: Any, dtype: str) -> list[np.ndarray]:
     if d_out is None:
         return []
     several = isinstance(d_out, (tuple, list)) and any(isinstance(d, (np.ndarray, Operators)) for d in d_out)
-    return [_array(d, dtype, False) for d in (d_out if several else [d_out])]
+    return [_array("vjp", d, dtype, False) for d in (d_out if several else [d_out])]
 
 
 def _dtype(values: list[Any]) -> str:
@@ -193,13 +192,15 @@ def _dtype(values: list[Any]) -> str:
     return "float64" if any(getattr(x, "dtype", None) == np.float64 for x in values) else "float32"
 
 
-def _array(x: Any, dtype: str, keep_integers: bool) -> np.ndarray:
+def _array(name: str, x: Any, dtype: str, keep_integers: bool) -> np.ndarray:
     if isinstance(x, Tensor):
-        raise ValueError("a Tensor is used outside of the function it was made in: return values from forward instead")
+        raise ValueError(
+            f"[{name}] a Tensor is used outside of the function it was made in: return values from forward instead"
+        )
     array = x.numpy() if isinstance(x, Operators) else np.asarray(x)  # type: ignore[attr-defined]
     kind = array.dtype.kind
     if kind not in "fiub":
-        raise TypeError(f"expected an array of numbers, got one of dtype {array.dtype}")
+        raise TypeError(f"[{name}] expects arrays of numbers, got one of dtype {array.dtype}")
     return np.asarray(array, np.int64 if keep_integers and kind in "iu" else dtype, order="C")
 
 

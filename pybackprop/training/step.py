@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ..nn import Module
     from ..optim import Optimizer
 
+_version = _core.version
 _PROGRAMS = 32  # kept by one TrainStep
 _PROGRAM_BYTES = 1 << 30
 
@@ -93,9 +94,12 @@ class TrainStep:
         self._clip_norm, self._clip_value = clip_norm, clip_value
         self._threads, self._isa = threads, isa
         self._seed = int(seed)
+        self.argument_specs = argument_specs  # how arrays become specs; a Trainer knows more about its arrays
         self.rates = Rates(optimizer)
         self._programs: LRU[Compiled] = LRU(_PROGRAMS, _PROGRAM_BYTES, lambda c: c.program.arena_bytes)
         self._ready: dict[Any, Compiled] = {}  # the same programs, by what is cheap to look up
+        self._usual: Compiled | None = None  # the last of them, and the shape of its first array
+        self._usual_shape: tuple[int, ...] | None = None
         self._structure_version = -1
         self._optimizer_version = -1
         self._params: dict[str, Any] = {}  # name -> core Param, in the model's order
@@ -111,13 +115,26 @@ class TrainStep:
         Raises:
             ValueError, TypeError: the arrays do not fit the model; nothing has changed then.
         """
+        stepper = self._stepper
+        optimizer = self.optimizer
+        # The usual call is like the one before. The core checks every array against the program it is given and refuses before
+        # it changes anything, so a glance at the first array is enough here.
+        if _version() == self._structure_version and optimizer.version == self._optimizer_version and arrays:
+            try:
+                if arrays[0].shape == self._usual_shape:
+                    compiled = self._usual
+                    lr = optimizer.lr
+                    loss = stepper.step(compiled.program, arrays, lr if type(lr) is float else self.rates.at(stepper.steps))
+                    self._last = compiled
+                    return loss
+            except (AttributeError, TypeError, ValueError):
+                pass  # arrays of other shapes or kinds: the way below finds their program, or says what is wrong
         compiled, inputs = self._lookup(arrays)
         stepper = self._stepper
-        lr = self.optimizer.lr
-        if type(lr) is not float:
-            lr = self.rates.at(stepper.steps)
-        loss = stepper.step(compiled.program, inputs, lr)
+        loss = stepper.step(compiled.program, inputs, self.rates.at(stepper.steps))
         self._last = compiled
+        if inputs is arrays:
+            self._usual, self._usual_shape = compiled, arrays[0].shape
         return loss
 
     def backward(self, *arrays: Any) -> float:
@@ -240,20 +257,24 @@ class TrainStep:
         """The core's stepper; there is one after the first :meth:`compile`."""
         return self._needed()
 
+    def ran(self, compiled: Compiled) -> None:
+        """Told by whoever runs the stepper directly: :attr:`extras` and :meth:`update` speak of this program now."""
+        self._last = compiled
+
     # Internal.
 
     def _lookup(self, arrays: tuple[Any, ...]) -> tuple[Compiled, tuple[Any, ...]]:
         """The program for these arguments, and the arrays to give it, which it checks and casts."""
-        if _core.version() != self._structure_version or self.optimizer.version != self._optimizer_version:
+        if _version() != self._structure_version or self.optimizer.version != self._optimizer_version:
             self._refresh()
         try:
             key = tuple([(a.shape, a.dtype.char) for a in arrays])
             return self._ready[key], arrays
         except (AttributeError, KeyError):
             pass
-        inputs, specs = argument_specs(arrays)
+        inputs, specs = self.argument_specs(arrays)
         compiled = self.compile(specs)
-        if all(isinstance(a, np.ndarray) for a in arrays):
+        if all(isinstance(a, np.ndarray) and a is b for a, b in zip(arrays, inputs, strict=False)):
             if len(self._ready) >= _PROGRAMS:
                 self._ready.pop(next(iter(self._ready)))
             self._ready[tuple([(a.shape, a.dtype.char) for a in arrays])] = compiled
@@ -261,11 +282,15 @@ class TrainStep:
 
     def _refresh(self) -> None:
         """Drops what was built for a model or optimizer that has changed since."""
-        if _core.version() != self._structure_version:
-            self._structure_version = _core.version()
-            self._programs.clear()
-            self._ready.clear()
+        if _version() != self._structure_version:
+            self._structure_version = _version()
+            self._forget_programs()
         self._read_optimizer()
+
+    def _forget_programs(self) -> None:
+        self._programs.clear()
+        self._ready.clear()
+        self._usual = self._usual_shape = None
 
     def _read_optimizer(self) -> None:
         if self.optimizer.version == self._optimizer_version:
@@ -273,8 +298,7 @@ class TrainStep:
         groups, hyper, frozen = self._resolve(self._params)
         if self._stepper is not None:
             if frozen or groups != self._groups[0] or len(hyper) != len(self._groups[1]):
-                self._programs.clear()
-                self._ready.clear()
+                self._forget_programs()
                 self._rebuild({name: p for name, p in self._params.items() if name not in frozen})
             elif hyper != self._groups[1]:
                 self._stepper.set_hyper(hyper)
@@ -306,8 +330,7 @@ class TrainStep:
         wrt = [traced.graph.param(param, name, True) for name, param in wanted.items()]
         program = _core.Program(traced.graph, objective.outputs, loss=objective.loss, wrt=wrt, threads=self._threads)
         if self._stepper is None or list(wanted.items()) != list(self._params.items()):
-            self._programs.clear()  # their gradients are those of other parameters
-            self._ready.clear()
+            self._forget_programs()  # their gradients are those of other parameters
             self._rebuild(wanted)
         return Compiled(program, tuple(objective.extras))
 

@@ -71,7 +71,9 @@ def test_both_writers_give_the_same_bytes(tmp_path):
     assert (tmp_path / "ours").read_bytes() == (tmp_path / "theirs").read_bytes()
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64", "int8", "int32", "int64", "uint8", "bool"])
+@pytest.mark.parametrize(
+    "dtype", ["float16", "bfloat16", "float32", "float64", "int8", "int32", "int64", "uint8", "bool"]
+)
 def test_every_dtype_of_the_reference_writer_is_read(tmp_path, dtype):
     value = torch.arange(6).reshape(2, 3).to(getattr(torch, dtype))
     reference.save_file({"x": value, "e": value[:0].contiguous(), "s": value[0, 1].clone()}, tmp_path / "f")

@@ -1,0 +1,393 @@
+// Losses over classes: cross_entropy of logits (N, C), nll of log-probabilities (N, C).
+// Inputs: x, target (labels (N), for cross_entropy also probabilities (N, C)), [class_weight (C)], [sample weight (N)].
+// The mean divides by the sum of the weights applied (labels) or of the sample weights (probabilities), as PyTorch's.
+// If no row counts, or the weights sum to zero, it is 0 / 0: NaN. Rows of ignored labels have zero gradient even then.
+#include "../kernels/loss.h"
+#include "../kernels/math.h"
+
+namespace pbp {
+namespace {
+
+struct ClassPlan {
+  int64_t rows, classes, ignore;
+  int reduction;
+  int divisor;  // saved buffer that holds what the mean divides by
+  bool probabilities, class_weighted, weighted;
+  bool narrow;  // 16 rows at a time, a row in each lane
+  double smoothing;
+};
+
+// Up to this many classes lanes are rows: there a horizontal maximum and sum for each row would cost more than exp.
+constexpr int64_t kNarrow = 32;
+constexpr int64_t kClassBlock = 1024;  // logits read for their maximum and again, from L1, for the sum of exp
+
+// --- Shape rule
+
+static bool infer_class_loss(Infer& s, bool entropy) {
+  ClassPlan& p = s.plan<ClassPlan>();
+  p.class_weighted = s.i("class_weighted", 0) != 0;
+  p.weighted = s.i("weighted", 0) != 0;
+  p.ignore = s.i("ignore_index", -100);
+  p.smoothing = entropy ? s.f("label_smoothing", 0.0) : 0.0;
+  p.reduction = read_reduction(s, kSum);
+  const int n_in = 2 + p.class_weighted + p.weighted;
+  if (p.reduction < 0 || !s.expect_inputs(n_in, n_in) || !s.expect_float(0)) return false;
+  if (!(p.smoothing >= 0 && p.smoothing <= 1)) return s.fail("label_smoothing must be in [0, 1], got %g", p.smoothing);
+  const Shape& x = s.in(0);
+  if (x.rank != 2 || x[1] < 1) return s.fail("expects (rows, classes), but %s is %s", s.who(0), s.text(x));
+  p.rows = x[0];
+  p.classes = x[1];
+  const long long rows = p.rows, classes = p.classes;
+  p.probabilities = entropy && !s.is_int(1);
+  if (p.probabilities) {
+    if (!s.in(1).same(x))
+      return s.fail("expects integer labels (%lld,) or probabilities (%lld, %lld), but %s holds floating-point %s", rows,
+                    rows, classes, s.who(1), s.text(s.in(1)));
+  } else {
+    if (!s.expect_int(1, 0, p.classes, "labels", p.ignore)) return false;
+    s.no_gradient(1);
+    if (!is_column(s.in(1), p.rows))
+      return s.fail("expects one label for each of %lld rows, but %s is %s", rows, s.who(1), s.text(s.in(1)));
+  }
+  if (p.class_weighted) {
+    if (!s.expect_float(2)) return false;
+    s.no_gradient(2);
+    if (s.in(2).rank != 1 || s.in(2)[0] != p.classes)
+      return s.fail("expects one weight for each of %lld classes, but %s is %s", classes, s.who(2), s.text(s.in(2)));
+  }
+  if (p.weighted && !expect_weights(s, n_in - 1, p.rows)) return false;
+  if (p.reduction == kMean && p.rows == 0) return s.fail("has no mean over no rows, but %s is %s", s.who(0), s.text(x));
+  p.narrow = !p.probabilities && p.smoothing == 0 && p.classes <= kNarrow;
+
+  Shape per_row;
+  if (p.reduction == kNone) per_row.push(p.rows);
+  s.out(per_row);
+  if (entropy) s.keep_in(0);
+  for (int i = 1; i < n_in; ++i) s.keep_in(i);
+  Shape column, one;
+  column.push(p.rows);
+  one.push(1);
+  if (entropy) {
+    s.save(column);  // each row's maximum
+    s.save(column);  // log of the sum of exp(x - maximum): kept apart, large logits lose no digits
+  }
+  const uint32_t local = 3u | (p.weighted ? 1u << (n_in - 1) : 0u);
+  const double row = (entropy ? 0.5 : 0.05) * double(p.classes) + (p.narrow ? 6 : entropy ? 40 : 5);
+  s.rows(kForward, p.rows, row, local);
+  if (p.reduction != kNone) {
+    s.scratch(kForward, 2 * p.rows * int64_t(sizeof(double)));
+    s.phase(kForward, 1, 20 + 0.2 * double(p.rows));
+  }
+  if (p.reduction == kMean) p.divisor = s.save(one);
+  s.rows(kBackward, p.rows, row, local);
+  return true;
+}
+
+// --- Weights and reduction
+
+template <class T>
+struct ClassRows {
+  const Ctx<T>& c;
+  const ClassPlan& p;
+  const T* x;
+  const int64_t* label;     // null: probabilities
+  const T* probability;
+  const T* class_weight;    // or null
+  const T* weight;          // or null
+  T *loss, *applied;        // by row; `applied` is null without reduction
+
+  PBP_INLINE explicit ClassRows(const Ctx<T>& ctx)
+      : c(ctx), p(ctx.template planned<ClassPlan>()), x(c.x(0)), label(p.probabilities ? nullptr : c.ids(1)),
+        probability(p.probabilities ? c.x(1) : nullptr), class_weight(p.class_weighted ? c.x(2) : nullptr),
+        weight(p.weighted ? c.x(2 + p.class_weighted) : nullptr), loss(nullptr), applied(nullptr) {}
+
+  PBP_INLINE void writes_losses() {
+    loss = p.reduction == kNone ? c.y() : static_cast<T*>(c.scratch);
+    applied = p.reduction == kNone ? nullptr : loss + p.rows;
+  }
+  PBP_INLINE bool ignored(int64_t row) const { return label && label[row] == p.ignore; }
+  PBP_INLINE T of_sample(int64_t row) const { return weight ? weight[row] : T(1); }
+  PBP_INLINE T of_class(int64_t row) const { return class_weight ? class_weight[label[row]] : T(1); }
+  PBP_INLINE void put_loss(int64_t row, T l, T w) const {
+    loss[row] = l;
+    if (applied) applied[row] = w;
+  }
+
+  // One task, in double, in an order the shape fixes.
+  void finish() const {
+    double divisor = 1.0;
+    if (p.reduction == kMean) {
+      divisor = wide_sum<WideTerms>(applied, p.rows);
+      c.kept(p.divisor)[0] = T(divisor);
+    }
+    c.y()[0] = T(wide_sum<WideTerms>(loss, p.rows) / divisor);
+  }
+  // d(result) / d(the row's loss before its weights), times the sample's weight.
+  PBP_INLINE T row_gradient(int64_t row) const {
+    T d = p.reduction == kNone ? c.dy()[row] : c.dy()[0];
+    if (p.reduction == kMean) d = d / c.kept(p.divisor)[0];
+    return d * of_sample(row);
+  }
+};
+
+// --- Arithmetic of a row
+
+template <class T>
+PBP_INLINE T first_lane(Vec<T> v) {
+  alignas(64) T b[kLanes];
+  v.store(b);
+  return b[0];
+}
+
+// The maximum of n logits and log(sum exp(x - maximum)), a block at a time so that DRAM is read once.
+template <class T>
+void log_sum(const T* x, int64_t n, T* maximum, T* log_of_sum) {
+  const T low = T(-INFINITY);
+  T top = low, base = T(0);
+  Vec<T> total(T(0));
+  for (int64_t begin = 0; begin < n; begin += kClassBlock) {
+    const int64_t end = n - begin < kClassBlock ? n : begin + kClassBlock;
+    Vec<T> m(low);
+    int64_t i = begin;
+    for (; i + kLanes <= end; i += kLanes) m = nan_max(m, Vec<T>::load(x + i));
+    const Mask<T> tail = first_lanes<T>(end - i);
+    if (i < end) m = nan_max(m, select(tail, Vec<T>::load(x + i, end - i), Vec<T>(low)));
+    const T block = max_of(m);
+    const T before = base;
+    const bool empty = top == low;   // nothing but -inf so far: the total is 0 whatever its base
+    if (!(block <= top)) top = block;  // NaN wins
+    base = top == low ? T(0) : top;    // exp(-inf - 0) is 0, exp(-inf + inf) would be NaN
+    if (!empty && base != before) total = total * exp(Vec<T>(before - base));
+    const Vec<T> shift(base);
+    for (i = begin; i + kLanes <= end; i += kLanes) total = total + exp(Vec<T>::load(x + i) - shift);
+    if (i < end) total = total + select(tail, exp(Vec<T>::load(x + i, end - i) - shift), Vec<T>(T(0)));
+  }
+  *maximum = base;
+  *log_of_sum = first_lane(log(Vec<T>(sum(total))));
+}
+
+// A row's target as a distribution: q_c = w_c * (scale * t_c + shift), t from `t` (null: none), w from `w` (null: 1).
+template <class T>
+struct Target {
+  const T *t, *w;
+  T scale, shift;
+  PBP_INLINE Vec<T> at(int64_t i, int64_t n) const {
+    Vec<T> q(shift);
+    if (t) q = fma(Vec<T>(scale), fetch(t + i, n), q);
+    if (w) q = q * fetch(w + i, n);
+    return q;
+  }
+};
+
+// sum_c q_c * (log_of_sum - (x_c - maximum)), and sum_c q_c.
+template <class T>
+T target_entropy(const Target<T>& q, const T* x, T maximum, T log_of_sum, int64_t n, T* mass) {
+  Vec<T> total(T(0)), weights(T(0));
+  const Vec<T> m(maximum), l(log_of_sum);
+  for (int64_t i = 0; i < n; i += kLanes) {
+    const int64_t k = n - i < kLanes ? n - i : kLanes;
+    const Vec<T> qi = select(first_lanes<T>(k), q.at(i, k), Vec<T>(T(0)));
+    weights = weights + qi;
+    if (x) total = total + select(first_lanes<T>(k), qi * (l - (fetch(x + i, k) - m)), Vec<T>(T(0)));
+  }
+  *mass = sum(weights);
+  return sum(total);
+}
+
+// dx_c = by * softmax(x)_c
+template <class T>
+void scaled_softmax(const T* x, T maximum, T log_of_sum, T by, T* dx, int64_t n) {
+  const Vec<T> m(maximum), l(log_of_sum), b(by);
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) (b * exp((Vec<T>::load(x + i) - m) - l)).store(dx + i);
+  if (i < n) (b * exp((Vec<T>::load(x + i, n - i) - m) - l)).store(dx + i, n - i);
+}
+
+// --- Ops
+
+struct CrossEntropy : OpDefaults {
+  static constexpr const char* name = "cross_entropy";
+  static bool infer(Infer& s) { return infer_class_loss(s, true); }
+
+  // loss = sum_c q_c (lse - x_c), lse = log sum_c exp(x_c). For a label y, q = w_y (1 - smoothing) at y, plus
+  // w_c smoothing / C everywhere; for probabilities t, q_c = w_c ((1 - smoothing) t_c + smoothing / C).
+  template <class T>
+  static void forward(const Ctx<T>& c, const Task& task) {
+    ClassRows<T> rows(c);
+    rows.writes_losses();
+    if (task.phase == 1) return rows.finish();
+    if (rows.p.narrow)
+      for (int64_t row = task.begin; row < task.end; row += kLanes)
+        narrow_forward(rows, row, task.end - row < kLanes ? task.end - row : kLanes);
+    else
+      for (int64_t row = task.begin; row < task.end; ++row) row_forward(rows, row);
+  }
+
+  // dx_c = d (softmax(x)_c sum_k q_k - q_c);  dt_c = d w_c (1 - smoothing) (lse - x_c)
+  template <class T>
+  static void backward(const Ctx<T>& c, const Task& task) {
+    const ClassRows<T> rows(c);
+    const ClassPlan& p = rows.p;
+    if (c.dx(0) && p.narrow)
+      for (int64_t row = task.begin; row < task.end; row += kLanes)
+        narrow_backward(rows, row, task.end - row < kLanes ? task.end - row : kLanes);
+    else if (c.dx(0))
+      for (int64_t row = task.begin; row < task.end; ++row) row_backward(rows, row);
+    if (p.probabilities && c.dx(1))
+      for (int64_t row = task.begin; row < task.end; ++row) target_backward(rows, row);
+  }
+
+ private:
+  template <class T>
+  static PBP_INLINE Target<T> target_of(const ClassRows<T>& r, int64_t row) {
+    const T share = T(1.0 - r.p.smoothing), shift = T(r.p.smoothing / double(r.p.classes));
+    return {r.probability ? r.probability + row * r.p.classes : nullptr, r.class_weight, share, shift};
+  }
+
+  template <class T>
+  static PBP_INLINE void label_forward(const ClassRows<T>& r, int64_t row, T even) {
+    if (r.ignored(row)) return r.put_loss(row, T(0), T(0));
+    const T z = r.x[row * r.p.classes + r.label[row]] - r.c.kept(0)[row];
+    const T of_class = r.of_class(row), of_sample = r.of_sample(row);
+    const T l = T(1.0 - r.p.smoothing) * of_class * (r.c.kept(1)[row] - z) + even;
+    r.put_loss(row, l * of_sample, of_class * of_sample);
+  }
+
+  template <class T>
+  static void row_forward(const ClassRows<T>& r, int64_t row) {
+    const int64_t n = r.p.classes;
+    const T* x = r.x + row * n;
+    T *m = r.c.kept(0) + row, *l = r.c.kept(1) + row;
+    log_sum(x, n, m, l);
+    T mass, even(0);
+    if (r.probability || r.p.smoothing > 0) even = target_entropy(target_of(r, row), x, *m, *l, n, &mass);
+    if (r.label) return label_forward(r, row, even);
+    r.put_loss(row, even * r.of_sample(row), r.of_sample(row));
+  }
+
+  template <class T>
+  static void row_backward(const ClassRows<T>& r, int64_t row) {
+    const int64_t n = r.p.classes;
+    T* dx = r.c.dx(0) + row * n;
+    if (r.ignored(row)) {
+      memset(dx, 0, size_t(n) * sizeof(T));
+      return;
+    }
+    const T d = r.row_gradient(row);
+    const Target<T> q = target_of(r, row);
+    const bool even = r.probability || r.p.smoothing > 0;
+    const T at_label = r.label ? T(1.0 - r.p.smoothing) * r.of_class(row) : T(0);
+    T mass(0);
+    if (even) target_entropy<T>(q, nullptr, T(0), T(0), n, &mass);
+    scaled_softmax(r.x + row * n, r.c.kept(0)[row], r.c.kept(1)[row], d * (mass + at_label), dx, n);
+    if (even) {
+      const Vec<T> by(-d);
+      for (int64_t i = 0; i < n; i += kLanes) {
+        const int64_t k = n - i < kLanes ? n - i : kLanes;
+        put(fma(by, q.at(i, k), fetch(dx + i, k)), dx + i, k);
+      }
+    }
+    if (r.label) dx[r.label[row]] -= d * at_label;
+  }
+
+  template <class T>
+  static void target_backward(const ClassRows<T>& r, int64_t row) {
+    const int64_t n = r.p.classes;
+    const T* x = r.x + row * n;
+    T* dt = r.c.dx(1) + row * n;
+    const Vec<T> d(r.row_gradient(row) * T(1.0 - r.p.smoothing)), m(r.c.kept(0)[row]), l(r.c.kept(1)[row]);
+    for (int64_t i = 0; i < n; i += kLanes) {
+      const int64_t k = n - i < kLanes ? n - i : kLanes;
+      Vec<T> g = d * (l - (fetch(x + i, k) - m));
+      if (r.class_weight) g = g * fetch(r.class_weight + i, k);
+      put(g, dt + i, k);
+    }
+  }
+
+  // Rows [row, row + n), n <= 16, transposed: one row in each lane.
+  template <class T>
+  static void narrow_forward(const ClassRows<T>& r, int64_t row, int64_t n) {
+    const int64_t classes = r.p.classes;
+    const T* x = r.x + row * classes;
+    alignas(64) T lanes[kNarrow * kLanes] = {};
+    for (int64_t k = 0; k < n; ++k)
+      for (int64_t j = 0; j < classes; ++j) lanes[j * kLanes + k] = x[k * classes + j];
+    Vec<T> top = Vec<T>::load(lanes);
+    for (int64_t j = 1; j < classes; ++j) top = nan_max(top, Vec<T>::load(lanes + j * kLanes));
+    const Vec<T> m = select(top == Vec<T>(T(-INFINITY)), Vec<T>(T(0)), top);
+    Vec<T> total(T(0));
+    for (int64_t j = 0; j < classes; ++j) total = total + exp(Vec<T>::load(lanes + j * kLanes) - m);
+    put(m, r.c.kept(0) + row, n);
+    put(log(total), r.c.kept(1) + row, n);
+    for (int64_t k = 0; k < n; ++k) label_forward(r, row + k, T(0));
+  }
+
+  template <class T>
+  static void narrow_backward(const ClassRows<T>& r, int64_t row, int64_t n) {
+    const int64_t classes = r.p.classes;
+    const T* x = r.x + row * classes;
+    T* dx = r.c.dx(0) + row * classes;
+    T by[kLanes];
+    alignas(64) T maximum[kNarrow * kLanes], log_of_sum[kNarrow * kLanes], scale[kNarrow * kLanes];
+    for (int64_t k = 0; k < n; ++k) {
+      const T m = r.c.kept(0)[row + k], l = r.c.kept(1)[row + k];
+      by[k] = r.ignored(row + k) ? T(0) : r.row_gradient(row + k) * r.of_class(row + k);
+      for (int64_t j = k * classes; j < (k + 1) * classes; ++j) {
+        maximum[j] = m;
+        log_of_sum[j] = l;
+        scale[j] = by[k];
+      }
+    }
+    const int64_t count = n * classes;
+    for (int64_t i = 0; i < count; i += kLanes) {
+      const int64_t k = count - i < kLanes ? count - i : kLanes;
+      const Vec<T> z = (fetch(x + i, k) - Vec<T>::load(maximum + i)) - Vec<T>::load(log_of_sum + i);
+      const Vec<T> g = Vec<T>::load(scale + i) * exp(z);
+      put(g, dx + i, k);
+    }
+    for (int64_t k = 0; k < n; ++k) {
+      if (r.ignored(row + k))
+        memset(dx + k * classes, 0, size_t(classes) * sizeof(T));
+      else
+        dx[k * classes + r.label[row + k]] -= by[k];
+    }
+  }
+};
+
+// loss = -w_y x_y for log-probabilities x.
+struct Nll : OpDefaults {
+  static constexpr const char* name = "nll";
+  static bool infer(Infer& s) { return infer_class_loss(s, false); }
+
+  template <class T>
+  static void forward(const Ctx<T>& c, const Task& task) {
+    ClassRows<T> r(c);
+    r.writes_losses();
+    if (task.phase == 1) return r.finish();
+    for (int64_t row = task.begin; row < task.end; ++row) {
+      if (r.ignored(row)) {
+        r.put_loss(row, T(0), T(0));
+      } else {
+        const T w = r.of_class(row) * r.of_sample(row);
+        r.put_loss(row, -w * r.x[row * r.p.classes + r.label[row]], w);
+      }
+    }
+  }
+
+  template <class T>
+  static void backward(const Ctx<T>& c, const Task& task) {
+    const ClassRows<T> r(c);
+    const int64_t n = r.p.classes;
+    if (!c.dx(0)) return;
+    memset(c.dx(0) + task.begin * n, 0, size_t((task.end - task.begin) * n) * sizeof(T));
+    for (int64_t row = task.begin; row < task.end; ++row)
+      if (!r.ignored(row)) c.dx(0)[row * n + r.label[row]] = -r.row_gradient(row) * r.of_class(row);
+  }
+};
+
+constexpr OpEntry kOps[] = {pbp_op<CrossEntropy>(), pbp_op<Nll>()};
+
+}  // namespace
+}  // namespace pbp
+
+PBP_EXPORT(class_losses, kOps)

@@ -1,0 +1,49 @@
+"""Train neural networks on CPUs: a small wheel, microsecond steps, the same bits for every thread count.
+
+>>> import numpy as np, pybackprop as pb
+>>> from pybackprop import nn, optim
+>>> model = nn.Sequential(nn.Linear(2, 16), nn.Tanh(), nn.Linear(16, 2))
+>>> trainer = pb.Trainer(model, loss=nn.CrossEntropyLoss(), optimizer=optim.Adam(lr=1e-2), seed=0)
+>>> X = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], dtype=np.float32)
+>>> history = trainer.fit(X, np.array([0, 1, 1, 0]), epochs=300, verbose=0)
+>>> trainer.predict(X).argmax(1).tolist()
+[0, 1, 1, 0]
+"""
+
+from . import data, nn, ops, optim
+from ._tensor import Tensor
+from ._version import __version__
+from .config import show_config
+from .function import Function
+from .io import load, save
+from .nn.parameter import Parameter
+from .random import manual_seed
+from .threads import get_num_threads, num_threads, set_num_threads
+from .training import Callback, History, Metric, Trainer, TrainStep, callbacks, gradcheck, inspect, value_and_grad
+
+__all__ = [
+    "Callback",
+    "Function",
+    "History",
+    "Metric",
+    "Parameter",
+    "Tensor",
+    "TrainStep",
+    "Trainer",
+    "__version__",
+    "callbacks",
+    "data",
+    "get_num_threads",
+    "gradcheck",
+    "inspect",
+    "load",
+    "manual_seed",
+    "nn",
+    "num_threads",
+    "ops",
+    "optim",
+    "save",
+    "set_num_threads",
+    "show_config",
+    "value_and_grad",
+]

@@ -1,0 +1,121 @@
+"""Running an epoch: many batches a call into C++, or one where a callback wants to see each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..data import PREFETCH_BYTES, ArrayFeeder, PrefetchFeeder
+
+if TYPE_CHECKING:
+    from .fitdata import Data
+    from .step import Compiled, TrainStep
+
+_MOST = 1 << 16  # batches of one call: bounds the table of learning rates
+
+
+def epoch_order(seed: int, epoch: int, rows: int) -> np.ndarray:
+    """The shuffled row numbers of an epoch; depends on nothing but its arguments."""
+    bits = np.random.Philox(np.random.SeedSequence([seed, epoch]))
+    return np.random.Generator(bits).permutation(rows)
+
+
+class Batches:
+    """The batches of an in-memory data set: ``full`` of ``batch_rows`` rows, then one of the ``tail`` rows left, if any.
+
+    Args:
+        compile: gives the training program for a number of rows.
+    """
+
+    def __init__(
+        self, data: Data, kinds: tuple[bool, ...], batch_rows: int, dtype: str, compile: Callable[[int], Compiled]
+    ) -> None:
+        self.rows = data.rows
+        self.batch_rows = min(batch_rows, data.rows)
+        self.full, self.tail = divmod(data.rows, self.batch_rows)
+        self.count = self.full + (self.tail > 0)
+        self.sizes = np.full(self.count, self.batch_rows, np.float64)  # rows of each batch
+        if self.tail:
+            self.sizes[-1] = self.tail
+        self._compile = compile
+        self._inner = ArrayFeeder(data.arrays, ["int64" if integer else dtype for integer in kinds])
+        self.feeder: Any = self._inner
+        width = sum(a.nbytes // max(len(a), 1) for a in data.arrays)
+        if any(isinstance(a, np.memmap) for a in data.arrays) and width * self.batch_rows >= PREFETCH_BYTES:
+            self.feeder = PrefetchFeeder(self._inner)
+        self.capsule = self.feeder.capsule()
+
+    def compiled(self, position: int) -> Compiled:
+        """The program of the batch at this position; made again if a callback changed the model."""
+        return self._compile(self.batch_rows if position < self.full else self.tail)
+
+    def close(self) -> None:
+        """Ends the thread that reads ahead, if there is one."""
+        if self.feeder is not self._inner:
+            self.feeder.close()
+
+
+class EpochRun:
+    """One epoch in progress.
+
+    Attributes:
+        position: batches done.
+        extras: names of the outputs after the loss.
+    """
+
+    def __init__(self, step: TrainStep, batches: Batches, position: int, results: np.ndarray | None) -> None:
+        self._step, self._batches = step, batches
+        self.position = position
+        self.extras = batches.compiled(0).extras
+        self._results = np.zeros((batches.count, 1 + len(self.extras)))
+        if results is not None:
+            self._results[:position] = results[:position]
+
+    @property
+    def finished(self) -> bool:
+        """Whether every batch is done."""
+        return self.position == self._batches.count
+
+    @property
+    def results(self) -> np.ndarray:
+        """(batches, outputs): loss and extras of the batches done."""
+        return self._results[: self.position]
+
+    @property
+    def rows(self) -> np.ndarray:
+        """Rows of the batches done."""
+        return self._batches.sizes[: self.position]
+
+    def advance(self, most: int | None, seconds: float) -> None:
+        """Run up to ``most`` batches for about ``seconds``, then on to the end of an accumulation that has begun."""
+        compiled = self._batches.compiled(self.position)
+        stepper = self._step.stepper
+        end = self._batches.full if self.position < self._batches.full else self._batches.count
+        count = min(end - self.position, most or _MOST)
+        self._call(compiled, count, seconds)
+        if most is None and self.position < end and stepper.micro:
+            self._call(compiled, min(self._step.accumulate - stepper.micro, end - self.position), 1e9)
+        if self.position == self._batches.count and stepper.micro:
+            self._step.update()
+
+    def _call(self, compiled: Compiled, count: int, seconds: float) -> None:
+        stepper, accumulate = self._step.stepper, self._step.accumulate
+        rates = self._step.rates.batches(stepper.steps, stepper.micro, count, accumulate)
+        full = self.position < self._batches.full
+        before = stepper.steps * accumulate + stepper.micro
+        try:
+            stepper.run(
+                compiled.program,
+                self._batches.capsule,
+                self.position * self._batches.batch_rows,
+                self._batches.batch_rows if full else self._batches.tail,
+                count,
+                rates,
+                seconds,
+                self._results[self.position : self.position + count],
+            )
+        finally:  # also where a KeyboardInterrupt comes back from the call, its batches are done
+            self.position += stepper.steps * accumulate + stepper.micro - before
+            self._step.ran(compiled)

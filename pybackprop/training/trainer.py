@@ -1,0 +1,490 @@
+"""Whole training runs: fit, evaluate, predict."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..data.arrays import split_last
+from ..optim import Optimizer
+from . import checkpoint
+from .callbacks import Callback
+from .evaluate import BATCH_ROWS, Evaluator, call_model
+from .fitdata import Data, resolve_kinds
+from .history import History
+from .loop import Batches, EpochRun, epoch_order
+from .metrics import as_metrics, weighted_mean
+from .objective import model_dtype
+from .run import Cut, Plan, Run
+from .step import TrainStep
+from .stream import StreamEpoch, is_stream
+
+if TYPE_CHECKING:
+    from ..nn import Module
+
+_WEIGHT = "sum of weights"  # travels with the extras, never shown
+
+
+class Trainer:
+    """Trains a model on data, and uses it.
+
+    Args:
+        model: the Module to train.
+        loss: a loss such as ``nn.CrossEntropyLoss()``, or a function ``loss(pred, target)`` on Tensors that gives a scalar.
+        objective: instead of ``loss``: ``objective(model, X, y)`` on Tensors gives a scalar, or ``(scalar, {"name": scalar})``
+            whose extras go to the History; ``objective(model, X)`` if ``fit`` gets no y, and a last argument ``w`` if there are
+            weights. X is a tuple or dict of Tensors if the data is one.
+        optimizer: for example ``optim.AdamW(lr=1e-3)``.
+        metrics: names (``"accuracy"``, ``"top_k_accuracy"``, ``"top3"``, ``"mae"``, ``"mse"``, ``"r2"``), functions
+            ``f(pred, target)`` that give a batch's mean as a scalar Tensor, or ``pb.Metric``. They are computed in the same pass as
+            the loss, and not weighted.
+        seed: of shuffling and dropout; never touches weights. Default 0.
+        dtype: ``"float32"`` or ``"float64"``: converts the model. Default None: the model's own.
+        callbacks: take part in every ``fit``.
+        clip_norm, clip_value, accumulate, threads: as in :class:`TrainStep`.
+
+    Attributes:
+        model, optimizer, metrics, seed: as given.
+        history: :class:`History` of the last ``fit``.
+        epoch: epochs trained.
+        stop_training: set by a callback to end the run.
+
+    Raises:
+        ValueError: neither or both of ``loss`` and ``objective``, an unknown metric, a bad number.
+        TypeError: something is of the wrong type.
+
+    Example:
+        >>> import numpy as np, pybackprop as pb
+        >>> from pybackprop import nn, optim
+        >>> X = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], np.float32); y = np.array([0, 1, 1, 0])
+        >>> model = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 2))
+        >>> trainer = pb.Trainer(model, loss=nn.CrossEntropyLoss(), optimizer=optim.Adam(lr=0.05), metrics=["accuracy"])
+        >>> history = trainer.fit(X, y, epochs=200, verbose=0)
+        >>> trainer.evaluate(X, y)["accuracy"]
+        1.0
+    """
+
+    def __init__(
+        self,
+        model: Module,
+        loss: Callable[..., Any] | None = None,
+        *,
+        objective: Callable[..., Any] | None = None,
+        optimizer: Optimizer,
+        metrics: Iterable[Any] = (),
+        seed: int = 0,
+        dtype: str | None = None,
+        callbacks: Iterable[Callback] = (),
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        accumulate: int = 1,
+        threads: int | None = None,
+    ) -> None:
+        if (loss is None) == (objective is None):
+            raise ValueError("Trainer needs either loss= or objective=, and not both")
+        if not callable(loss if objective is None else objective):
+            raise TypeError("loss and objective must be functions of Tensors; losses are made first, as nn.MSELoss()")
+        if isinstance(loss, type):
+            raise TypeError(f"loss is the class {loss.__name__}; make one: {loss.__name__}()")
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(f"optimizer must be one of pybackprop.optim, such as optim.Adam(lr=1e-3), got {type(optimizer).__name__}")
+        self.metrics = as_metrics(metrics)
+        if objective is not None and self.metrics:
+            raise ValueError("metrics need loss=; an objective returns its own as (scalar, {name: scalar})")
+        self.seed = _count("seed", seed, 0)
+        self.callbacks = _checked_callbacks(callbacks)
+        if dtype is not None and dtype != model_dtype(model):
+            model.astype(dtype)
+        self.model, self.optimizer, self.loss, self.objective = model, optimizer, loss, objective
+        self._step = TrainStep(
+            self._compute,
+            model,
+            optimizer,
+            accumulate=accumulate,
+            clip_norm=clip_norm,
+            clip_value=clip_value,
+            seed=self.seed,
+            threads=threads,
+        )
+        self._step.argument_specs = self._argument_specs
+        self._evaluator = Evaluator(self._compute, model, threads)
+        self.history = History()
+        self.stop_training = False
+        self.epoch = 0
+        self.cut: Cut | None = None  # where the epoch number `epoch` was left, if it was begun
+        self._run: Run | None = None
+        self._resumed = False
+        self._described: dict[str, Any] = {}  # the run as a checkpoint knows it
+        self._callback_states: list[tuple[str, Any]] = []  # from a checkpoint, for callbacks that the next fit will get
+        self._active: list[Callback] = list(self.callbacks)
+
+    # Training.
+
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        epochs: int = 1,
+        batch_size: int = 32,
+        validation_data: tuple[Any, ...] | None = None,
+        validation_split: float = 0.0,
+        sample_weight: Any = None,
+        class_weight: Any = None,
+        callbacks: Iterable[Callback] = (),
+        shuffle: bool = True,
+        verbose: int = 1,
+        time_limit: float | None = None,
+    ) -> History:
+        """Train for ``epochs`` passes over the data.
+
+        After :meth:`load_checkpoint`, ``fit`` finishes the loaded run instead: it trains up to ``epochs`` epochs in total, and
+        returns at once if they are done.
+
+        Args:
+            X: inputs with one row a sample: an array, data frame or memory map, or a tuple or dict of them (the model's
+                positional or keyword arguments). Floats of any width, integers and booleans are cast batch by batch. Or an
+                iterable of batches ``(X, y)`` or ``(X, y, sample_weight)``.
+            y: targets with as many rows; integers for losses of class labels.
+            epochs: default 1.
+            batch_size: rows a step, default 32; the last batch may be smaller, and one batch holds all if there are fewer rows.
+            validation_data: ``(X, y)`` or ``(X, y, sample_weight)``, evaluated after each epoch.
+            validation_split: instead, hold out this share of the last rows, before shuffling. Default 0.
+            sample_weight: (n,) weights of the rows: the loss is the sum of ``w * l`` over the sum of ``w``.
+            class_weight: ``{label: weight}``, or ``"balanced"``: inverse to the classes' frequencies; multiplies ``sample_weight``.
+            callbacks: besides those of the Trainer.
+            shuffle: a new order of rows in every epoch, from ``seed`` and the epoch's number. Default True.
+            verbose: 0 shows nothing, 1 a progress bar with the time left. Default 1.
+            time_limit: seconds after which training ends at the next batch, validation included as far as it can be foreseen.
+
+        Returns:
+            The :class:`History`. Ctrl-C ends the run at a batch boundary with a warning, keeps the weights, and returns too.
+
+        Raises:
+            ValueError: lengths differ, no rows, NaN or infinity, labels out of range, shapes that do not fit the model, a bad
+                option; or other data, batch size or model than those of the loaded run.
+            TypeError: data that is no numbers, float labels for a loss of class labels.
+            In both cases nothing has changed.
+        """
+        began = time.monotonic()
+        epochs = _count("epochs", epochs, 0)
+        batch_size = _count("batch_size", batch_size, 1)
+        if time_limit is not None and not time_limit >= 0:
+            raise ValueError(f"time_limit must be at least 0 seconds, got {time_limit}")
+        active = self.callbacks + _checked_callbacks(callbacks)
+
+        if is_stream(X):
+            given = {"y": y, "sample_weight": sample_weight, "class_weight": class_weight}
+            for name, value in given.items():
+                if value is not None:
+                    raise ValueError(f"{name} must be None when X is an iterable of batches; the batches hold it")
+            if validation_split:
+                raise ValueError("validation_split needs arrays; give validation_data with an iterable of batches")
+            length = len(X) if hasattr(X, "__len__") else None
+            described: dict[str, Any] = {"stream": True, "accumulate": self._step.accumulate}
+            validate = self._validation(validation_data, None, None)
+            self._check_resumed(described)
+            plan = self._plan(epochs, length, time_limit, began, verbose)
+            if iter(X) is X and plan.target - self.epoch > 1:
+                raise ValueError("an iterator gives one pass; for several epochs give an object that can be iterated again")
+            plan.epoch = lambda _, cut: StreamEpoch(
+                self._step, X, cut.position if cut else 0, (cut.results, cut.rows) if cut else None
+            )
+            metrics = ["loss", *(m.name for m in self.metrics)] if self.objective is None else []
+        else:
+            data = Data.take(X, y, sample_weight, class_weight)
+            self._check_target(y, "fit")
+            if validation_split and validation_data is None:
+                data, held_out = _split(data, validation_split)
+            else:
+                held_out = None
+            rows = min(batch_size, data.rows)
+            kinds, compiled = resolve_kinds(data, rows, self.loss, self._step.compile)
+            batches = Batches(
+                data, kinds, rows, model_dtype(self.model), lambda n: self._step.compile(data.specs(n, kinds))
+            )
+            data.check_ranges(compiled.program)
+            if batches.tail:
+                batches.compiled(batches.count - 1)
+            if "loss" in compiled.extras:
+                raise ValueError("an extra of the objective cannot be called 'loss'")
+            validate = self._validation(validation_data, held_out, kinds)
+            described = {
+                "data": data.describe(), "batch_size": batch_size, "shuffle": bool(shuffle), "accumulate": self._step.accumulate
+            }
+            self._check_resumed(described)
+            plan = self._plan(epochs, batches.count, time_limit, began, verbose)
+            plan.close = batches.close
+
+            def begin(epoch: int, cut: Cut | None) -> EpochRun:
+                batches.feeder.set_order(epoch_order(self.seed, epoch, data.rows) if shuffle else None)
+                return EpochRun(self._step, batches, cut.position if cut else 0, cut.results if cut else None)
+
+            plan.epoch = begin
+            metrics = ["loss", *self._shown(compiled.extras)]
+        if validate is not None:
+            plan.validate = validate
+            metrics += [f"val_{name}" for name in metrics]
+
+        params = {"epochs": epochs, "batch_size": batch_size, "batches": plan.batches, "metrics": metrics}
+        params["rows"] = None if is_stream(X) else data.rows
+        self._begin_run(plan, described, active, params)
+        self._run = Run(self, plan, active)
+        try:
+            self._run.execute()
+        finally:
+            self._run = None
+        return self.history
+
+    def step(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
+        """One training step on one batch, as :class:`TrainStep`; returns the loss before the update."""
+        if sample_weight is not None:
+            return self._step(X, y, sample_weight)
+        return self._step(X) if y is None else self._step(X, y)
+
+    # Use.
+
+    def evaluate(self, X: Any, y: Any = None, *, sample_weight: Any = None, batch_size: int = BATCH_ROWS[0]) -> dict[str, float]:
+        """Loss and metrics on a data set, by the inference program: ``{"loss": …, "accuracy": …}``.
+
+        Args:
+            X, y, sample_weight: as in :meth:`fit`.
+            batch_size: rows a run, default 1024.
+        """
+        data = Data.take(X, y, sample_weight)
+        self._check_target(y, "evaluate")
+        rows = min(_count("batch_size", batch_size, 1), data.rows)
+        kinds, compiled = resolve_kinds(data, rows, self.loss, self._evaluator.compile)
+        data.check_ranges(compiled.program)
+        return self._evaluate(data, kinds, rows)
+
+    def predict(self, X: Any, *, batch_size: int = BATCH_ROWS[0]) -> Any:
+        """What the model gives for every row, by the inference program.
+
+        A row's prediction has the same bits whatever rows it comes with.
+
+        Args:
+            X: as in :meth:`fit`.
+            batch_size: most rows a run, default 1024.
+
+        Returns:
+            An array (n, …), or a tuple or dict of them as the model gives.
+        """
+        data = Data.take(X)
+
+        def kinds(data: Data, rows: int) -> Any:
+            found, entry = resolve_kinds(data, rows, None, self._evaluator.compile_model)
+            data.check_ranges(entry[0])
+            return found, entry
+
+        return self._evaluator.predict(data, kinds, _count("batch_size", batch_size, 1))
+
+    # Files.
+
+    def save_checkpoint(self, path: str | os.PathLike[str]) -> None:
+        """Write everything an exact resume needs to ``path``: weights, optimizer state, position in the run, history, callbacks.
+
+        The file is in the safetensors format and cannot run code; it is replaced atomically.
+
+        Raises:
+            ValueError: an accumulation has begun (within a batch hook).
+            OSError: the file cannot be written.
+        """
+        checkpoint.save(self, path)
+
+    def load_checkpoint(self, path: str | os.PathLike[str]) -> None:
+        """Read what :meth:`save_checkpoint` wrote. The next :meth:`fit` finishes that run, to the same bits.
+
+        Callbacks that keep state take it over, in the order of their classes; those given to ``fit`` when it begins.
+
+        Raises:
+            ValueError: no checkpoint, or one of another model or optimizer; nothing has changed then.
+            OSError: the file cannot be read.
+        """
+        checkpoint.load(self, path)
+
+    # For Run and checkpoint.
+
+    @property
+    def accumulating(self) -> bool:
+        """Whether gradients have been computed that no update has taken in yet."""
+        return self._step.stepper.micro > 0
+
+    def logs(self, extras: tuple[str, ...], results: np.ndarray, rows: np.ndarray) -> dict[str, float]:
+        """Loss and metrics of some batches, from their outputs (batches, 1 + extras) and rows."""
+        columns = {name: results[:, 1 + i] for i, name in enumerate(extras)}
+        weights = columns.pop(_WEIGHT, rows)
+        logs = {"loss": weighted_mean(results[:, 0], weights)}
+        if self.objective is not None:
+            return {**logs, **{name: weighted_mean(values, weights) for name, values in columns.items()}}
+        for i, metric in enumerate(self.metrics):
+            sums = [values for name, values in columns.items() if name.startswith(f"{i} ")]
+            logs[metric.name] = float(metric.finish(np.stack(sums, 1), rows))
+        return logs
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds beside the weights."""
+        cut = self.cut
+        active = self._run.active if self._run is not None else None
+        if active is not None and active.position:
+            cut = Cut(active.position, active.results, active.rows)
+        return {
+            "optimizer": self._step.state_dict(),
+            "epoch": self.epoch,
+            "cut": None if cut is None else {"position": cut.position, "results": cut.results, "rows": cut.rows},
+            "seed": self.seed,
+            "run": self._described,
+            "history": {"history": self.history.history, "epoch": self.history.epoch, "params": self.history.params},
+            "callbacks": [[type(c).__name__, state] for c in self._active if (state := c.state_dict())],
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take over :meth:`state`."""
+        self._step.load_state_dict(state["optimizer"])
+        self.epoch, self.seed, self._described = state["epoch"], state["seed"], state["run"]
+        cut = state["cut"]
+        self.cut = None if cut is None else Cut(cut["position"], cut["results"].reshape(cut["position"], -1), cut["rows"])
+        self.history = History()
+        self.history.history, self.history.epoch = state["history"]["history"], state["history"]["epoch"]
+        self.history.params = state["history"]["params"]
+        self._callback_states = [(name, value) for name, value in state["callbacks"]]
+        self._resumed = True
+        self._restore(self.callbacks)
+
+    # Internal.
+
+    def _compute(self, model: Module, X: Any, *rest: Any) -> Any:
+        """What is traced: loss and metrics of one batch."""
+        if self.objective is not None:
+            result = self.objective(model, X, *rest)
+            if len(rest) < 2:
+                return result
+            loss, extras = result if isinstance(result, tuple) else (result, {})
+            return loss, {**extras, _WEIGHT: rest[1].sum()}
+        pred, y = call_model(model, X), rest[0]
+        extras = {
+            f"{i} {k}": value for i, metric in enumerate(self.metrics) for k, value in enumerate(metric.sums(pred, y))
+        }
+        if len(rest) == 1:
+            return self.loss(pred, y), extras
+        return self.loss(pred, y, sample_weight=rest[1]), {**extras, _WEIGHT: rest[1].sum()}
+
+    def _shown(self, extras: tuple[str, ...]) -> list[str]:
+        """Names of the metrics among a program's extras."""
+        if self.objective is None:
+            return [m.name for m in self.metrics]
+        return [name for name in extras if name != _WEIGHT]
+
+    def _check_target(self, y: Any, who: str) -> None:
+        if y is None and self.objective is None:
+            raise ValueError(f"{who} needs y: the loss compares it with the model's output")
+
+    def _argument_specs(self, args: tuple[Any, ...]) -> tuple[tuple[np.ndarray, ...], Any]:
+        """Specs of one batch given to ``step`` or by an iterable."""
+        self._check_target(args[1] if len(args) > 1 else None, "step")
+        data = Data.take(*args)
+        kinds, _ = resolve_kinds(data, data.rows, self.loss, self._step.compile)
+        return tuple(data.arrays), data.specs(data.rows, kinds)
+
+    def _validation(
+        self, given: tuple[Any, ...] | None, held_out: Data | None, kinds: tuple[bool, ...] | None
+    ) -> Callable[[], dict[str, float]] | None:
+        """Checks validation data; gives what evaluates it."""
+        if given is None and held_out is None:
+            return None
+        if held_out is None:
+            if not isinstance(given, (tuple, list)) or not 1 <= len(given) <= 3:
+                raise TypeError("validation_data must be (X, y) or (X, y, sample_weight)")
+            held_out = Data.take(*given)
+            self._check_target(given[1] if len(given) > 1 else None, "validation_data")
+        data, rows = held_out, min(BATCH_ROWS[0], held_out.rows)
+        try:
+            found, compiled = resolve_kinds(data, rows, self.loss, self._evaluator.compile)
+            data.check_ranges(compiled.program)
+        except (ValueError, TypeError) as error:
+            raise type(error)(f"validation data: {error}") from None
+        return lambda: self._evaluate(data, found, rows)
+
+    def _evaluate(self, data: Data, kinds: tuple[bool, ...], rows: int) -> dict[str, float]:
+        results, sizes, extras = self._evaluator.results(data, kinds, rows)
+        return self.logs(extras, results, sizes)
+
+    def _plan(self, epochs: int, batches: int | None, time_limit: float | None, began: float, verbose: int) -> Plan:
+        if self._resumed:
+            start = self._described["start"]
+        else:
+            start = self.epoch + (self.cut is not None)  # an epoch that was cut short is over for a new run
+        return Plan(
+            start, start + epochs, batches, _no_epoch, None, lambda: None, time_limit, began, bool(verbose)
+        )
+
+    def _check_resumed(self, described: dict[str, Any]) -> None:
+        """Raises ValueError unless a loaded run is continued as it began."""
+        if not self._resumed:
+            return
+        for name, value in described.items():
+            before = self._described.get(name)
+            if before != value:
+                what = {"data": "rows or row shapes"}.get(name, name)
+                raise ValueError(f"the loaded run cannot go on with other {what}: it had {before}, fit got {value}")
+
+    def _begin_run(self, plan: Plan, described: dict[str, Any], active: list[Callback], params: dict[str, Any]) -> None:
+        per_epoch = None if plan.batches is None else -(-plan.batches // self._step.accumulate)
+        if self._resumed:
+            described["start"], described["first_step"] = self._described["start"], self._described["first_step"]
+            if self.history.epoch and self.history.epoch[-1] == self.epoch:
+                self.history.drop_last()  # the epoch that was cut short and goes on now
+        else:
+            self.history = History()
+            self.epoch, self.cut = plan.start, None
+            described["start"], described["first_step"] = plan.start, self._step.steps
+        total = None if per_epoch is None else described["first_step"] + per_epoch * (plan.target - plan.start)
+        self.optimizer.schedule.bind(per_epoch, total)
+        self._step.rates.forget()
+        self._described, self._active = described, active
+        self.history.params, self.history.stopped = params, None
+        self._resumed, self.stop_training = False, False
+        for callback in active:
+            callback.trainer, callback.params = self, params
+        self._restore(active)
+        self._callback_states = []
+
+    def _restore(self, callbacks: list[Callback]) -> None:
+        """Gives states of a checkpoint to callbacks of the same classes, in order; what is left waits for the next fit."""
+        for callback in callbacks:
+            for i, (name, state) in enumerate(self._callback_states):
+                if name == type(callback).__name__:
+                    callback.load_state_dict(state)
+                    del self._callback_states[i]
+                    break
+
+
+def _no_epoch(epoch: int, cut: Cut | None) -> Any:
+    raise ValueError("the run has no data")
+
+
+def _count(name: str, value: Any, least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{name} must be an integer, got {type(value).__name__}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}")
+    return int(value)
+
+
+def _checked_callbacks(callbacks: Iterable[Callback]) -> list[Callback]:
+    callbacks = [callbacks] if isinstance(callbacks, Callback) else list(callbacks)
+    for callback in callbacks:
+        if not isinstance(callback, Callback):
+            raise TypeError(f"callbacks must be instances of pb.Callback, got {callback!r}")
+    return callbacks
+
+
+def _split(data: Data, fraction: float) -> tuple[Data, Data]:
+    """The data without its last rows, and these."""
+    split_last(data.arrays, fraction, data.rows)
+    cut = data.rows - int(data.rows * fraction)
+    return data.part(0, cut), data.part(cut, data.rows)
