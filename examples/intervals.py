@@ -1,7 +1,7 @@
 """An objective of one's own with several inputs: how ill a patient will be in a year, with an interval and weights.
 
-One network gives three quantiles at once (5 %, 50 %, 95 %) of the disease's progression in scikit-learn's diabetes data;
-the objective takes inputs, target and a weight per patient, and reports the median's error beside the loss.
+One network gives three quantiles at once (5 %, 50 %, 95 %) of the disease's progression in scikit-learn's diabetes
+data; the objective takes inputs, target and a weight per patient, and reports the median's error beside the loss.
 pip install 'pybackprop[demo]', then python examples/intervals.py
 """
 
@@ -47,9 +47,8 @@ def main(epochs=200):
     model = Intervals(32)
     trainer = pb.Trainer(model, objective=objective, optimizer=optim.AdamW(lr=3e-3, weight_decay=0.05), seed=0)
     history = trainer.fit((x[train], y[train], weight[train]), epochs=epochs, batch_size=32).history
-    print(
-        f"median error in training {history['median_error'][0] * scale:.1f} -> {history['median_error'][-1] * scale:.1f}"
-    )
+    first, last = history["median_error"][0] * scale, history["median_error"][-1] * scale
+    print(f"median error in training {first:.1f} -> {last:.1f}")
 
     low, median, high = model(x[test]).T
     inside = ((y[test] >= low) & (y[test] <= high)).mean()

@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class LRU(Generic[T]):
-    """Keeps the entries used last, at most ``count`` of them and ``size`` bytes in all. Safe to use from several threads."""
+    """Keeps the entries used last, at most ``count`` of them and ``size`` bytes in all. Safe in several threads."""
 
     def __init__(self, count: int, size: int, size_of: Callable[[T], int]) -> None:
         self._entries: OrderedDict[Hashable, T] = OrderedDict()

@@ -45,7 +45,8 @@ def prefix(op: str) -> str:
 class Tracer:
     """One trace: the graph being written, and where in the user's model the writing is.
 
-    ``place`` names the function when no module is being called. Parameters are known by their dotted names in ``model``.
+    ``place`` names the function when no module is being called. Parameters are known by their dotted names in
+    ``model``.
     """
 
     def __init__(self, graph: _core.Graph, model: Module | None, place: str = "") -> None:
@@ -147,8 +148,9 @@ class Tracer:
         outermost_is_own = not self._stack or id(self._stack[0]) in self._own
         if id(x) not in self._own and outermost_is_own:
             raise ValueError(
-                f"{prefix(op)}a Parameter of shape {x.shape} is used that does not belong to the model: make it an attribute "
-                "of one of the model's modules, and keep modules in nn.ModuleList or nn.ModuleDict, not in a list or dict"
+                f"{prefix(op)}a Parameter of shape {x.shape} is used that does not belong to the model: make it an "
+                "attribute of one of the model's modules, and keep modules in nn.ModuleList or nn.ModuleDict, not in a "
+                "list or dict"
             )
         if name is None:
             name = f"{self.place}.parameter"
@@ -257,7 +259,9 @@ class Operators:
     # NumPy's functions, e.g. ``array + tensor`` and ``np.exp(tensor)``.
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
         if current() is None and not any(isinstance(x, Tensor) for x in inputs):
-            return getattr(ufunc, method)(*(np.asarray(x) if isinstance(x, Operators) else x for x in inputs), **options)
+            return getattr(ufunc, method)(
+                *(np.asarray(x) if isinstance(x, Operators) else x for x in inputs), **options
+            )
         name = _UFUNCS.get(ufunc.__name__)
         if name is None or method != "__call__" or options:
             raise TypeError(
@@ -418,8 +422,8 @@ class Tensor(Operators):
 
     ``forward`` is run once for each set of input shapes, on Tensors; what it does with them becomes the program that is
     then run on arrays. Shapes are plain integers, so Python's ``if`` and ``for`` work on them. Arithmetic, comparisons
-    (``== `` too, element by element), indexing with integers, slices, ``...``, ``None`` and integer arrays, and the methods
-    here are traced; numbers and NumPy arrays mix in as constants.
+    (``== `` too, element by element), indexing with integers, slices, ``...``, ``None`` and integer arrays, and the
+    methods here are traced; numbers and NumPy arrays mix in as constants.
     """
 
     __slots__ = ("_integer", "_tracer", "_value", "shape")
@@ -482,7 +486,8 @@ class Tensor(Operators):
 
     def __setitem__(self, key: Any, value: Any) -> None:
         raise TypeError(
-            f"{prefix('Tensor')}a Tensor cannot be written to: build a new one with ops.where(condition, a, b) or ops.concat"
+            f"{prefix('Tensor')}a Tensor cannot be written to: build a new one with ops.where(condition, a, b) or "
+            "ops.concat"
         )
 
     def __copy__(self) -> Tensor:

@@ -36,15 +36,15 @@ def spec_of(array: Any) -> Spec:
     return Spec(array.shape, kind in "iu")
 
 
-# Nested arguments. A structure is described by a hashable tree: ARRAY for a leaf, ("static", value) for what is no array.
+# Nested arguments. A hashable tree describes a structure: ARRAY for a leaf, ("static", value) for what is no array.
 ARRAY = "array"
 
 
 def flatten(structure: Any) -> tuple[list[Any], Any]:
     """The leaves of nested tuples, lists and dicts, and the tree that ``unflatten`` needs to build the structure again.
 
-    ``None``, booleans and strings are no leaves: they stay in the tree. A list of numbers, nested or not, is one leaf: it
-    stands for an array.
+    ``None``, booleans and strings are no leaves: they stay in the tree. A list of numbers, nested or not, is one leaf:
+    it stands for an array.
     """
     leaves: list[Any] = []
     return leaves, _flatten(structure, leaves)
@@ -91,10 +91,11 @@ def _unflatten(tree: Any, leaves: Any) -> Any:
 class Traced:
     """A function written down as a graph.
 
-    ``inputs`` are the value ids of the inputs in flattened argument order, ``params`` maps the dotted name of every parameter
-    of the model that was used to (core Param, value id, trainable), ``buffers`` likewise to (core Param, value id),
-    ``outputs`` is what the function returned, with Tensors as leaves, and ``names`` maps the names of activations (dotted
-    names of modules, with ``#2`` at a second call) to value ids. ``calls`` lists the modules called with what they returned.
+    ``inputs`` are the value ids of the inputs in flattened argument order, ``params`` maps the dotted name of every
+    parameter of the model that was used to (core Param, value id, trainable), ``buffers`` likewise to (core Param,
+    value id), ``outputs`` is what the function returned, with Tensors as leaves, and ``names`` maps the names of
+    activations (dotted names of modules, with ``#2`` at a second call) to value ids. ``calls`` lists the modules called
+    with what they returned.
     """
 
     graph: _core.Graph

@@ -15,8 +15,9 @@ __all__ = ["describe_config", "get_num_threads", "num_threads", "set_num_threads
 def get_num_threads() -> int:
     """The number of threads that large work on the calling thread would use now; small work uses fewer.
 
-    In this order: the innermost :func:`num_threads` block, :func:`set_num_threads`, ``OMP_NUM_THREADS``, and the default:
-    the CPUs that this process may use, by affinity and by the container's quota. An active threadpoolctl limit caps all.
+    In this order: the innermost :func:`num_threads` block, :func:`set_num_threads`, ``OMP_NUM_THREADS``, and the
+    default: the CPUs that this process may use, by affinity and by the container's quota. An active threadpoolctl limit
+    caps all.
     """
     return _core.get_num_threads()
 

@@ -5,6 +5,7 @@ Needs scikit-learn for the digits (they ship with it), matplotlib for the pictur
 """
 
 import time
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -57,9 +58,8 @@ def run(epochs: int = 30, picture: str = "learning_curve.png") -> dict[str, Any]
     numpy_seconds = time.perf_counter() - began
     difference = max(abs(a - b) / b for a, b in zip(losses, numpy_losses, strict=True))
     print("the same network in pure NumPy, from the same weights on the same batches:")
-    print(
-        f"  pybackprop {seconds:8.3f} s\n  NumPy      {numpy_seconds:8.3f} s   {numpy_seconds / seconds:.1f} times as long"
-    )
+    print(f"  pybackprop {seconds:8.3f} s")
+    print(f"  NumPy      {numpy_seconds:8.3f} s   {numpy_seconds / seconds:.1f} times as long")
     print(f"  losses per epoch agree to {difference:.1g} (largest relative difference)")
 
     learning_curve(
@@ -89,7 +89,7 @@ def network() -> nn.Sequential:
     """The demo's network; without dropout, so that NumPy can follow it exactly."""
     manual_seed(_SEED)
     layers: list[nn.Module] = [nn.Linear(_WIDTHS[0], _WIDTHS[1])]
-    for i, o in zip(_WIDTHS[1:-1], _WIDTHS[2:], strict=True):
+    for i, o in pairwise(_WIDTHS[1:]):
         layers += [nn.ReLU(), nn.Linear(i, o)]
     return nn.Sequential(*layers)
 

@@ -13,10 +13,11 @@ from ._tensor import Tensor, Tracer, current, prefix
 class Function:
     """An operation of your own, on NumPy arrays, with its own derivative.
 
-    Subclass it with three methods; an instance is called on Tensors in ``forward`` of a Module or in an objective, and on arrays
-    anywhere. The arrays given to the methods are views that are valid during the call: read-only, of the program's dtype
-    (labels and ids int64). An exception in a method ends the step before the update, with nothing changed. An instance is kept by
-    the programs that use it, so what it remembers between ``forward`` and ``backward`` is shared by them.
+    Subclass it with three methods; an instance is called on Tensors in ``forward`` of a Module or in an objective, and
+    on arrays anywhere. The arrays given to the methods are views that are valid during the call: read-only, of the
+    program's dtype (labels and ids int64). An exception in a method ends the step before the update, with nothing
+    changed. An instance is kept by the programs that use it, so what it remembers between ``forward`` and ``backward``
+    is shared by them.
 
     >>> import numpy as np
     >>> import pybackprop as pb
@@ -32,7 +33,7 @@ class Function:
     """
 
     def shape(self, *shapes: tuple[int, ...]) -> Any:
-        """Shape of the result from the inputs' shapes, or a list of shapes for several results. May raise ValueError."""
+        """Shape of the result from the inputs' shapes, or a list of shapes for several. May raise ValueError."""
         raise TypeError(f"{type(self).__name__} has no shape method: define shape(self, *shapes)")
 
     def forward(self, *arrays: np.ndarray) -> Any:
@@ -46,7 +47,9 @@ class Function:
 
         ``d_outputs`` holds the gradient of each result, None if the loss does not depend on it.
         """
-        raise TypeError(f"{type(self).__name__} has no backward method: define backward(self, inputs, outputs, d_outputs)")
+        raise TypeError(
+            f"{type(self).__name__} has no backward method: define backward(self, inputs, outputs, d_outputs)"
+        )
 
     def __call__(self, *inputs: Any) -> Any:
         """Tensors from Tensors while tracing, arrays from arrays otherwise.

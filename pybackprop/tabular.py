@@ -355,7 +355,7 @@ def _network(columns: Columns, hidden: tuple[int, ...], outputs: int, dropout: f
 
 
 def _hidden_widths(weights: dict[str, np.ndarray], width: int, path: str) -> tuple[int, ...]:
-    """Widths of the hidden layers, from tensors that are there: nothing in a file can ask for more memory than it has."""
+    """Widths of the hidden layers, from the tensors: no number in a file can ask for more memory than the file has."""
     widths = []
     while (name := f"layers.{3 * len(widths)}.weight") in weights:
         shape = weights[name].shape

@@ -15,7 +15,8 @@ import pybackprop as pb
 from pybackprop import nn
 from pybackprop.io import load_file, safetensors, save_file
 
-DTYPES = "float16 float32 float64 complex64 int8 int16 int32 int64 uint8 uint16 uint32 uint64 bool".split()
+DTYPES = ["float16", "float32", "float64", "complex64", "bool"]
+DTYPES += [f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)]
 
 
 def file_of(tmp_path, header, data=b"", length=None):

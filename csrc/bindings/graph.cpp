@@ -6,16 +6,8 @@
 namespace pbp {
 namespace {
 
-// A view of core memory, valid during the call it is made for.
-py::array borrow(const View& v, DType t, bool writable) {
-  std::vector<py::ssize_t> dims(v.shape.dim, v.shape.dim + v.shape.rank), strides;
-  for (int i = 0; i < v.shape.rank; ++i) strides.push_back(v.stride[i] * size_of(t));
-  py::array a(numpy_dtype(t), dims, strides, v.data, py::none());
-  if (!writable) py::detail::array_proxy(a.ptr())->flags &= ~py::detail::npy_api::NPY_ARRAY_WRITEABLE_;
-  return a;
-}
-
-// A Python object with forward(*inputs) and backward(inputs, outputs, d_outputs).
+// A Python object with forward(*inputs) and backward(inputs, outputs, d_outputs). It is handed copies: it may keep them, and
+// the arena is written again.
 class PythonOp : public HostOp {
  public:
   PythonOp(py::object object, std::vector<DType> in, DType dtype, std::string where)
@@ -54,13 +46,13 @@ class PythonOp : public HostOp {
   }
   py::tuple inputs(const std::vector<View>& views) const {
     py::tuple t(views.size());
-    for (size_t i = 0; i < views.size(); ++i) t[i] = borrow(views[i], in_[i], false);
+    for (size_t i = 0; i < views.size(); ++i) t[i] = copy_out(in_[i], views[i].shape, views[i].data);
     return t;
   }
   py::tuple list(const std::vector<View>& views) const {
     py::tuple t(views.size());
     for (size_t i = 0; i < views.size(); ++i)
-      t[i] = views[i].data ? py::object(borrow(views[i], dtype_, false)) : py::object(py::none());
+      t[i] = views[i].data ? py::object(copy_out(dtype_, views[i].shape, views[i].data)) : py::object(py::none());
     return t;
   }
   void store(py::object result, const std::vector<View>& to, const char* method, bool optional) const {

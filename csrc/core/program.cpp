@@ -129,9 +129,8 @@ int Binding::run(int threads) {
   for (const Segment& s : plan_->segments) {
     if (s.first < s.last) {
       Call call{this, &s};
-      barrier.reset(threads);
       took_part = run_team(
-          threads,
+          threads, barrier,
           [](int thread, int n, void* context) {
             const Call& c = *static_cast<Call*>(context);
             c.self->run_jobs(c.segment->first, c.segment->last, thread, n, c.self->barrier);

@@ -365,9 +365,8 @@ void Stepper::update(double lr) {
     Barrier barrier;
   } call{*this, {}};
   const int threads = threads_for(nullptr, false);
-  call.barrier.reset(threads);
   run_team(
-      threads,
+      threads, call.barrier,
       [](int thread, int n, void* context) {
         Call& c = *static_cast<Call*>(context);
         c.self.apply(thread, n, c.barrier, c.self.last_, c.self.gradient_scale());
@@ -387,8 +386,7 @@ double Stepper::step(Binding& b, double lr) {
   Loop loop{*this, b, true, nullptr, 0, 0, 1, &lr, 0, result, 1};
   const int threads = threads_for(last_program_, false);
   b.rebind(threads);
-  b.barrier.reset(threads);
-  threads_used = run_team(threads, Loop::body, &loop);
+  threads_used = run_team(threads, b.barrier, Loop::body, &loop);
   return result[0];
 }
 
@@ -413,8 +411,7 @@ int64_t Stepper::run(Binding& b, const pbp_feeder& feeder, int64_t first, int64_
   }
   const int threads = threads_for(last_program_, true);
   b.rebind(threads);
-  b.barrier.reset(threads);
-  threads_used = run_team(threads, Loop::body, &loop);
+  threads_used = run_team(threads, b.barrier, Loop::body, &loop);
   if (loop.failed) throw HostError();
   return loop.done;
 }

@@ -64,7 +64,7 @@ FlushSubnormals::~FlushSubnormals() {
 #endif
 }
 
-int run_team(int threads, void (*body)(int, int, void*), void* context) {
+int run_team(int threads, Barrier& barrier, void (*body)(int, int, void*), void* context) {
   const bool alone = threads <= 1 || orphan.load(std::memory_order_relaxed) || omp_in_parallel();
   if (!alone && threads > omp_get_thread_limit()) threads = omp_get_thread_limit();
   if (alone || threads <= 1) {
@@ -75,6 +75,7 @@ int run_team(int threads, void (*body)(int, int, void*), void* context) {
   if (!team_used.exchange(true)) pthread_atfork(nullptr, nullptr, mark_child);
   const int dynamic = omp_get_dynamic();
   if (dynamic) omp_set_dynamic(0);
+  barrier.reset(threads);
   int took_part = threads;
 #pragma omp parallel num_threads(threads)
   {

@@ -22,9 +22,9 @@ class Barrier {
 };
 
 // Runs body(thread, threads, context) on up to `threads` threads, the caller among them, in numerics mode (subnormals
-// flushed; restored before return). Returns how many took part. In a child forked from a process that used a team it runs
-// on the caller alone, because the other threads do not exist there.
-int run_team(int threads, void (*body)(int thread, int threads, void* context), void* context);
+// flushed; restored before return). `barrier` is set up for as many as take part, which is what it returns. In a child forked
+// from a process that used a team it runs on the caller alone, because the other threads do not exist there.
+int run_team(int threads, Barrier& barrier, void (*body)(int thread, int threads, void* context), void* context);
 
 int openmp_max_threads();
 int openmp_processors();

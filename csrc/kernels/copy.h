@@ -1,12 +1,13 @@
-// Strided copies. Transpositions, slices, concatenations and broadcasts are all "this box of elements from there to here".
+// Strided copies. Transpositions, slices, concatenations and broadcasts are all "this box of elements from there to
+// here".
 #pragma once
 #include "vec.h"
 
 namespace pbp {
 namespace {
 
-// Axes from outermost to innermost; strides in elements, `from` may be 0 (broadcast) or negative (reversed). Axes that one
-// stride can walk through together are joined as they are pushed.
+// Axes from outermost to innermost; strides in elements, `from` may be 0 (broadcast) or negative (reversed). Axes that
+// one stride can walk through together are joined as they are pushed.
 struct Box {
   int rank = 0;
   bool empty = false;
@@ -110,7 +111,8 @@ void copy_box(Box b, T* to, const T* from) {
     *to = *from;
     return;
   }
-  // The axis, if any, along which `from` is contiguous while `to` is contiguous along the last one: a plane to transpose.
+  // The axis, if any, along which `from` is contiguous while `to` is contiguous along the last one: a plane to
+  // transpose.
   const int last = b.rank - 1;
   int turn = -1;
   if (b.to[last] == 1 && b.from[last] != 1 && b.from[last] != 0)

@@ -1,8 +1,8 @@
-// Matrix products: C = A * B for operands with any strides. The driver walks blocks of k, panels of columns and tiles of
-// rows; a panel of B is read where it lies if the micro-kernel can, else packed into the thread's private bytes.
+// Matrix products: C = A * B for operands with any strides. The driver walks blocks of k, panels of columns and tiles
+// of rows; a panel of B is read where it lies if the micro-kernel can, else packed into the thread's private bytes.
 //
-// The sum over k is cut into blocks that depend on k alone, each one chain of fused multiply-adds, added in order. So an
-// element of C has the same bits whatever m, n, the tiles chosen, the form taken and the split into tasks.
+// The sum over k is cut into blocks that depend on k alone, each one chain of fused multiply-adds, added in order. So
+// an element of C has the same bits whatever m, n, the tiles chosen, the form taken and the split into tasks.
 #pragma once
 #include "gemm_pack.h"
 
@@ -10,8 +10,9 @@ namespace pbp {
 namespace {
 
 constexpr int64_t kGemmDepth = 512;      // k of one block: a panel of B (128 KiB at most) stays in L2
-// From this many rows on a contiguous panel is copied before use: its rows lie a leading dimension apart, so each is a cache
-// line or four on a page of its own. Narrow panels gain most (AVX2, 256 x 1024 x 1024: 67 % of peak in place, 83 % copied).
+// From this many rows on a contiguous panel is copied before use: its rows lie a leading dimension apart, so each is
+// a cache line or four on a page of its own. Narrow panels gain most (AVX2, 256 x 1024 x 1024: 67 % of peak in place,
+// 83 % copied).
 constexpr int64_t kPackRows = kVecBytes == 64 ? 512 : 128;
 constexpr int64_t kTransposedRows = 48;  // rows of a block that is stored transposed: a multiple of every L, MR <= 12
 
@@ -34,9 +35,9 @@ struct Product {
   Operand<T> a, b;
   T* c;
   int64_t ldc;
-  Out out;
-  const T* bias;
-  bool b_padded;  // B's rows are contiguous and readable up to the next multiple of 16 columns
+  Out out = Out::kStore;
+  const T* bias = nullptr;
+  bool b_padded = false;  // B's rows are contiguous and readable up to the next multiple of 16 columns
 };
 
 // The length of k's blocks.
@@ -102,11 +103,11 @@ PBP_INLINE Panel<T> take_panel(int64_t k, int64_t w, int64_t width, const Operan
   return {work, width};
 }
 
-// Every row tile of one panel. Rows of `b` are whole vectors; a panel whose last vector is not whole in C goes through a
-// tile on the stack.
+// Every row tile of one panel. Rows of `b` are whole vectors; a panel whose last vector is not whole in C goes
+// through a tile on the stack.
 template <class T>
-void gemm_panel(int64_t m, int64_t k, const Operand<T>& a, const Panel<T>& b, int nv, int64_t w, T* c, int64_t ldc, Out out,
-                const T* bias) {
+void gemm_panel(int64_t m, int64_t k, const Operand<T>& a, const Panel<T>& b, int nv, int64_t w, T* c, int64_t ldc,
+                Out out, const T* bias) {
   constexpr int64_t L = kNativeLanes<T>;
   const RowTiles t = row_tiles(m, kTileRows[nv - 1]);
   alignas(64) T edge[kMaxTileRows * 2 * L];
@@ -146,8 +147,8 @@ void gemm_direct(const Product<T>& p, int width, T* work) {
   } while (k0 < p.k);
 }
 
-// The transpose: columns of B broadcast, rows of A in vectors, blocks turned as they are stored. For an A of few rows and a
-// B whose rows are not contiguous this packs the smaller operand.
+// The transpose: columns of B broadcast, rows of A in vectors, blocks turned as they are stored. For an A of few rows
+// and a B whose rows are not contiguous this packs the smaller operand.
 template <class T>
 void gemm_turned(const Product<T>& p, int width, T* work) {
   constexpr int64_t L = kNativeLanes<T>;

@@ -34,7 +34,7 @@ PBP_INLINE void store_part(T* p, int64_t n, typename Native<T>::V v) {
 #endif
 }
 
-// a0 b0 a1 b1 … from the lower (upper) halves of a and b.
+// a0 b0 a1 b1 ... from the lower (upper) halves of a and b.
 template <int L, class V>
 PBP_INLINE V zip_low(V a, V b) {
   if constexpr (L == 2) return __builtin_shufflevector(a, b, 0, 2);
@@ -87,8 +87,8 @@ void pack_transposed_block(int64_t n, const T* from, int64_t step, T* to, int64_
     for (int i = 0; i < L; ++i) to[k * width + i] = from[i * step + k];
 }
 
-// A panel of an operand: to[k][j] = from[k * row + j * col] for k < n and j < w, zero for w <= j < width. `width` is a
-// multiple of the native vector.
+// A panel of an operand: to[k][j] = from[k * row + j * col] for k < n and j < w, zero for w <= j < width. `width` is
+// a multiple of the native vector.
 template <class T>
 void pack_panel(int64_t n, int64_t w, int64_t width, const T* from, int64_t row, int64_t col, T* to) {
   typedef typename Native<T>::U U;
@@ -143,8 +143,8 @@ void merge_edge(int64_t rows, int64_t w, const T* tile, int64_t width, T* c, int
   }
 }
 
-// C[cols x rows] from the transpose of a finished block: element (j, i) of C is block[i][j]. The block's rows are readable up
-// to the next multiple of a native vector.
+// C[cols x rows] from the transpose of a finished block: element (j, i) of C is block[i][j]. The block's rows are
+// readable up to the next multiple of a native vector.
 template <class T>
 void merge_transposed(int64_t rows, int64_t cols, const T* block, int64_t width, T* c, int64_t ldc, Out out,
                       const T* bias) {

@@ -1,6 +1,6 @@
-// The micro-kernel of every matrix product: one register tile, templated on its rows and on its width in native vectors.
-// Each element of the tile is one chain of fused multiply-adds over k, in order, started from zero: the same bits whatever
-// the tile's shape. Nothing here knows about blocking, packing or edges.
+// The micro-kernel of every matrix product: one register tile, templated on its rows and on its width in native
+// vectors. Each element of the tile is one chain of fused multiply-adds over k, in order, started from zero: the same
+// bits whatever the tile's shape. Nothing here knows about blocking, packing or edges.
 #pragma once
 #include "vec.h"
 
@@ -13,9 +13,9 @@ enum class Out : int { kStore, kAdd, kBias };
 template <class T>
 constexpr int kNativeLanes = kVecBytes / int(sizeof(T));
 
-// C[MR x NV*L] = A[MR x k] * B[k x NV*L], then `out`. A's element (i, k) lies at a[i * a_row + k * a_step], row k of B at
-// b + k * ldb; whole vectors of B, C and bias are touched. A leaf function with every loop over the tile unrolled: that is
-// what keeps the accumulators in registers.
+// C[MR x NV*L] = A[MR x k] * B[k x NV*L], then `out`. A's element (i, k) lies at a[i * a_row + k * a_step], row k of
+// B at b + k * ldb; whole vectors of B, C and bias are touched. A leaf function with every loop over the tile
+// unrolled: that is what keeps the accumulators in registers.
 template <class T, int MR, int NV>
 __attribute__((noinline)) void gemm_tile(int64_t k, const T* __restrict a, int64_t a_row, int64_t a_step,
                                          const T* __restrict b, int64_t ldb, T* __restrict c, int64_t ldc, Out out,
@@ -60,11 +60,11 @@ __attribute__((noinline)) void gemm_tile(int64_t k, const T* __restrict a, int64
 }
 
 template <class T>
-using TileFn = void (*)(int64_t k, const T* a, int64_t a_row, int64_t a_step, const T* b, int64_t ldb, T* c, int64_t ldc,
-                        Out out, const T* bias);
+using TileFn = void (*)(int64_t k, const T* a, int64_t a_row, int64_t a_step, const T* b, int64_t ldb, T* c,
+                        int64_t ldc, Out out, const T* bias);
 
-// Which tiles exist: [width in natives - 1][rows - 1]. A tile's accumulators, one row of B and one broadcast fit the register
-// file (32 on AVX-512 and NEON; 16 else, of which a level without FMA needs one more for the product).
+// Which tiles exist: [width in natives - 1][rows - 1]. A tile's accumulators, one row of B and one broadcast fit the
+// register file (32 on AVX-512 and NEON; 16 else, of which a level without FMA needs one more for the product).
 #define PBP_TILES_4(NV) gemm_tile<T, 1, NV>, gemm_tile<T, 2, NV>, gemm_tile<T, 3, NV>, gemm_tile<T, 4, NV>
 #define PBP_TILES_6(NV) PBP_TILES_4(NV), gemm_tile<T, 5, NV>, gemm_tile<T, 6, NV>
 #define PBP_TILES_8(NV) PBP_TILES_6(NV), gemm_tile<T, 7, NV>, gemm_tile<T, 8, NV>

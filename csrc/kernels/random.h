@@ -1,14 +1,15 @@
-// Counter-based random numbers: a 32-bit number for every (seed, step, index of the random op, row, column), a pure function
-// of the five. Threads, blocking, instruction set and dtype therefore never change a mask, and backward recomputes what
-// forward drew.
+// Counter-based random numbers: a 32-bit number for every (seed, step, index of the random op, row, column), a pure
+// function of the five. Threads, blocking, instruction set and dtype therefore never change a mask, and backward
+// recomputes what forward drew.
 //
 //   stream = mix64(mix64(mix64(seed + G) + step + G) + index + G)        once per op and step
 //   (b, a) = halves of mix64(stream + (row + 1) G)                       once per row, 64-bit integers
 //   number = second(first(column ^ a) ^ b)                               per element, 32-bit integers on vector lanes
 //
-// G is the golden ratio times 2^64 and mix64 the finaliser of SplitMix64 (Steele, Lea, Flood 2014). `first` and `second` are
-// xorshift-multiply permutations of 32 bits whose constants come from C. Wellons' search for low avalanche bias
-// (hash-prospector, 2018 and later). Being permutations, they give each row 2^32 columns before a number can repeat.
+// G is the golden ratio times 2^64 and mix64 the finaliser of SplitMix64 (Steele, Lea, Flood 2014). `first` and
+// `second` are xorshift-multiply permutations of 32 bits whose constants come from C. Wellons' search for low avalanche
+// bias (hash-prospector, 2018 and later). Being permutations, they give each row 2^32 columns before a number can
+// repeat.
 #pragma once
 #include "vec.h"
 

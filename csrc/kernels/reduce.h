@@ -44,10 +44,11 @@ struct Groups {
   }
 };
 
-constexpr int64_t kPiece = 256;  // a sum this many additions long is put aside: errors grow with n / 256 + 256, not with n
+constexpr int64_t kPiece =
+    256;  // a sum this many additions long is put aside: errors grow with n / 256 + 256, not with n
 
-// A reducer: where it starts, how it takes in an element x (with its output's reference value, and its companion z from a
-// second array of the same shape if kPair), and how two partial results join.
+// A reducer: where it starts, how it takes in an element x (with its output's reference value, and its companion z from
+// a second array of the same shape if kPair), and how two partial results join.
 template <class T>
 struct SumOf {
   static constexpr bool kPair = false;
@@ -74,7 +75,9 @@ template <class T>
 struct CountOf {
   static constexpr bool kPair = false;
   static PBP_INLINE Vec<T> start() { return Vec<T>(T(0)); }
-  static PBP_INLINE Vec<T> step(Vec<T> a, Vec<T> x, Vec<T> ref, Vec<T>) { return select(x == ref, a + Vec<T>(T(1)), a); }
+  static PBP_INLINE Vec<T> step(Vec<T> a, Vec<T> x, Vec<T> ref, Vec<T>) {
+    return select(x == ref, a + Vec<T>(T(1)), a);
+  }
   static PBP_INLINE Vec<T> join(Vec<T> a, Vec<T> b) { return a + b; }
 };
 
@@ -109,8 +112,8 @@ PBP_INLINE Vec<T> join_lanes(Vec<T> a) {
   return a;
 }
 
-// R over the n elements f(0), f(16), ... of a contiguous run, in 16 lanes: f(j, lanes) gives elements [j, j + lanes), with
-// anything in the other lanes. `take(a, j, lanes)` is one step of R.
+// R over the n elements f(0), f(16), ... of a contiguous run, in 16 lanes: f(j, lanes) gives elements [j, j + lanes),
+// with anything in the other lanes. `take(a, j, lanes)` is one step of R.
 template <class R, class T, class Take>
 PBP_INLINE Vec<T> fold_lanes(int64_t n, Take take) {
   constexpr int kChains = 4;  // independent additions in flight
@@ -184,11 +187,11 @@ struct Walk {
 // Up to 16 W neighbouring outputs, whose elements are neighbours too. Lanes are outputs.
 template <class T, int W>
 struct Columns {
-  const T* x;         // element 0 of the first of these outputs
-  const T* z;         // its companion
-  Walk outer;         // reduced groups but the innermost
-  int64_t n, step;    // the innermost reduced group
-  int64_t o, lanes;   // first output; how many of the 16 W
+  const T* x;        // element 0 of the first of these outputs
+  const T* z;        // its companion
+  Walk outer;        // reduced groups but the innermost
+  int64_t n, step;   // the innermost reduced group
+  int64_t o, lanes;  // first output; how many of the 16 W
   static constexpr int kVecs = W;
 
   PBP_INLINE Vec<T> fetch(const T* p, int w) const {
@@ -219,7 +222,8 @@ struct Columns {
         const T* p = x + at.offset + j0 * step;
         for (int64_t j = j0; j < j1; ++j, p += step) {
 #pragma GCC unroll 4
-          for (int w = 0; w < W; ++w) a[w] = R::step(a[w], fetch(p, w), ref[w], R::kPair ? fetch(z + (p - x), w) : ref[w]);
+          for (int w = 0; w < W; ++w)
+            a[w] = R::step(a[w], fetch(p, w), ref[w], R::kPair ? fetch(z + (p - x), w) : ref[w]);
         }
 #pragma GCC unroll 4
         for (int w = 0; w < W; ++w) total[w] = R::join(total[w], a[w]);
@@ -254,8 +258,8 @@ struct Run {
   }
 };
 
-// Calls `kind.run(unit)` for outputs [begin, end) of g over x (and the companion array z); a unit is a Columns or a Run,
-// and the kind stores.
+// Calls `kind.run(unit)` for outputs [begin, end) of g over x (and the companion array z); a unit is a Columns or a
+// Run, and the kind stores.
 template <class T, class Kind>
 void reduce_outputs(const Groups& g, const T* x, int64_t begin, int64_t end, const Kind& kind, const T* z = nullptr) {
   const bool columns = g.n && g.kept[g.n - 1];
@@ -270,7 +274,7 @@ void reduce_outputs(const Groups& g, const T* x, int64_t begin, int64_t end, con
   const int64_t n = inner >= 0 ? g.size[inner] : 1;
   if (!columns) {
     if (begin < end) kept.seek(begin);
-    for (int64_t o = begin; o < end; ++o, kept.next()) 
+    for (int64_t o = begin; o < end; ++o, kept.next())
       kind.run(Run<T>{x + kept.offset, z ? z + kept.offset : nullptr, reduced, n, o});
     return;
   }
@@ -362,10 +366,11 @@ PBP_INLINE Groups partial_groups(const Groups& g, const Split& s) {
   return p;
 }
 
-// dx[e] = f(x[e], y[o], dy[o], z[o]) for the elements [begin, end) of the input, o being e's output. Pointers f does not
-// use may be null: F::kUses has bit 0 for x, 1 for y, 2 for z.
+// dx[e] = f(x[e], y[o], dy[o], z[o]) for the elements [begin, end) of the input, o being e's output. Pointers f does
+// not use may be null: F::kUses has bit 0 for x, 1 for y, 2 for z.
 template <class T, class F>
-void spread(const Groups& g, int64_t begin, int64_t end, T* dx, const T* x, const T* y, const T* dy, const T* z, const F& f) {
+void spread(const Groups& g, int64_t begin, int64_t end, T* dx, const T* x, const T* y, const T* dy, const T* z,
+            const F& f) {
   if (begin >= end) return;
   const bool columns = g.n && g.kept[g.n - 1];
   const int64_t width = g.n ? g.size[g.n - 1] : 1;
@@ -385,7 +390,8 @@ void spread(const Groups& g, int64_t begin, int64_t end, T* dx, const T* x, cons
       const Vec<T> xv = F::kUses & 1 ? load_lanes(x + e, n) : none;
       Vec<T> r;
       if (columns)
-        r = f(xv, F::kUses & 2 ? load_lanes(y + o, n) : none, load_lanes(dy + o, n), F::kUses & 4 ? load_lanes(z + o, n) : none);
+        r = f(xv, F::kUses & 2 ? load_lanes(y + o, n) : none, load_lanes(dy + o, n),
+              F::kUses & 4 ? load_lanes(z + o, n) : none);
       else
         r = f(xv, y1, dy1, z1);
       store_lanes(dx + e, n, r);

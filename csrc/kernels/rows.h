@@ -25,8 +25,8 @@ PBP_INLINE void add_row(T* to, const T* from, int64_t width) {
   if (j < width) (Vec<T>::load(to + j, width - j) + Vec<T>::load(from + j, width - j)).store(to + j, width - j);
 }
 
-// d_table[r] (+)= sum of dy[i] over positions i with ids[i] == r, for the rows [begin, end) of the table: their owner adds
-// them in the order of i, so the result does not depend on who owns what. `skip` names a row without gradient.
+// d_table[r] (+)= sum of dy[i] over positions i with ids[i] == r, for the rows [begin, end) of the table: their owner
+// adds them in the order of i, so the result does not depend on who owns what. `skip` names a row without gradient.
 template <class T>
 void add_rows_owned(const T* dy, const int64_t* ids, int64_t n, int64_t width, int64_t begin, int64_t end, int64_t skip,
                     bool add, T* d_table) {
@@ -37,8 +37,8 @@ void add_rows_owned(const T* dy, const int64_t* ids, int64_t n, int64_t width, i
   }
 }
 
-// Sorts (id, position) pairs by id, equal ids by position; `key` holds id << 32 | position for ascending positions. Radix
-// sort on the bytes of ids below `ids`; `spare` is as long as `key`. The result is in `key`.
+// Sorts (id, position) pairs by id, equal ids by position; `key` holds id << 32 | position for ascending positions.
+// Radix sort on the bytes of ids below `ids`; `spare` is as long as `key`. The result is in `key`.
 inline __attribute__((always_inline)) void sort_ids(uint64_t* key, uint64_t* spare, int64_t n, uint64_t ids) {
   if (n <= 32) {
     for (int64_t i = 1; i < n; ++i) {

@@ -28,7 +28,8 @@ struct Embedding : OpDefaults {
     p.padding = s.i("padding_idx", -1);
     p.sparse = s.i("sparse", 0) != 0;
     if (p.padding < -1 || p.padding >= v)
-      return s.fail("padding_idx must be below %lld, the rows of the table, got %lld", (long long)v, (long long)p.padding);
+      return s.fail("padding_idx must be below %lld, the rows of the table, got %lld", (long long)v,
+                    (long long)p.padding);
     if (p.sparse && (v > INT64_C(1) << 32 || n > INT64_C(1) << 32))
       return s.fail("sparse gradients need at most 2^32 rows and ids, got %lld and %lld", (long long)v, (long long)n);
     Shape y = ids;
@@ -63,8 +64,7 @@ struct Embedding : OpDefaults {
     const auto& p = c.template planned<EmbeddingPlan>();
     if (!c.d_in[1].data) return;
     const int64_t n = c.in[0].count(), width = c.d_out[0].dim(-1);
-    if (!p.sparse)
-      return add_rows_owned(c.dy(), c.ids(0), n, width, t.begin, t.end, p.padding, c.add[1], c.dx(1));
+    if (!p.sparse) return add_rows_owned(c.dy(), c.ids(0), n, width, t.begin, t.end, p.padding, c.add[1], c.dx(1));
     auto& g = *static_cast<SparseRows*>(c.d_in[1].data);
     uint64_t* key = static_cast<uint64_t*>(c.scratch);
     int64_t* first = reinterpret_cast<int64_t*>(key + n);  // of each distinct row: where its keys begin
@@ -75,8 +75,8 @@ struct Embedding : OpDefaults {
   }
 
  private:
-  static PBP_INLINE void group(const int64_t* ids, int64_t n, uint64_t rows, int64_t padding, uint64_t* key, int64_t* first,
-                               SparseRows& g) {
+  static PBP_INLINE void group(const int64_t* ids, int64_t n, uint64_t rows, int64_t padding, uint64_t* key,
+                               int64_t* first, SparseRows& g) {
     int64_t m = 0;
     for (int64_t i = 0; i < n; ++i)
       if (ids[i] != padding) key[m++] = uint64_t(ids[i]) << 32 | uint64_t(i);
@@ -93,8 +93,8 @@ struct Embedding : OpDefaults {
 
   // Tasks own sorted positions: a group belongs to the task in which it begins.
   template <class T>
-  static void add_groups(const T* dy, int64_t n, int64_t width, const uint64_t* key, const int64_t* first, const Task& t,
-                         SparseRows& g) {
+  static void add_groups(const T* dy, int64_t n, int64_t width, const uint64_t* key, const int64_t* first,
+                         const Task& t, SparseRows& g) {
     int64_t low = 0, high = g.count;
     while (low < high) {
       const int64_t middle = low + (high - low) / 2;

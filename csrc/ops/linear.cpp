@@ -1,10 +1,10 @@
 // Products: linear (x W^T + b, with a following elementwise function) and matmul.
 //
-//   linear   y = f(x W^T + b)      dz = dy f'(…)   dx = dz W   dW = dz^T x   db = sum of dz over rows
+//   linear   y = f(x W^T + b)      dz = dy f'(...)   dx = dz W   dW = dz^T x   db = sum of dz over rows
 //   matmul   C = A B               dA = dC B^T     dB = A^T dC, summed over broadcast batches
 //
-// A weight (out, in) is stored [in][ld], so that the forward product reads it in place; a weight that is itself computed
-// comes dense. Both are only strides to the product.
+// A weight (out, in) is stored [in][ld], so that the forward product reads it in place; a weight that is itself
+// computed comes dense. Both are only strides to the product.
 #include "../kernels/gemm.h"
 
 #include <string.h>
@@ -30,7 +30,7 @@ struct LinearPlan {
 struct Linear : OpDefaults {
   static constexpr const char* name = "linear";
 
-  // x (…, in), weight (out, in), [bias (out)] -> (…, out)
+  // x (..., in), weight (out, in), [bias (out)] -> (..., out)
   static bool infer(Infer& s) {
     if (!s.expect_inputs(2, 3)) return false;
     for (int i = 0; i < s.n_in(); ++i)
@@ -39,7 +39,8 @@ struct Linear : OpDefaults {
     if (w.rank != 2) return s.fail("weight expects shape (out, in), but %s has %s", s.who(1), s.text(w));
     if (x.rank < 1) return s.fail("input expects at least 1 dimension, but %s is a scalar", s.who(0));
     if (x[-1] != w[1])
-      return s.fail("weight expects %lld input columns, but %s gives %lld", (long long)w[1], s.who(0), (long long)x[-1]);
+      return s.fail("weight expects %lld input columns, but %s gives %lld", (long long)w[1], s.who(0),
+                    (long long)x[-1]);
     if (s.n_in() == 3 && !(s.in(2).rank == 1 && s.in(2)[0] == w[0]))
       return s.fail("bias expects shape (%lld,), but %s has %s", (long long)w[0], s.who(2), s.text(s.in(2)));
 
@@ -64,7 +65,8 @@ struct Linear : OpDefaults {
     const int64_t tasks = weight_tasks(p);
     s.rows(kForward, p.rows, row + kElementNs * double(p.out), 1);
     s.rows(kBackward, p.rows, row + kElementNs * double(p.in), 1);
-    s.phase(kBackward, tasks, (flops * double(p.rows) / kFlopsPerNs + kElementNs * double(p.in * p.out)) / double(tasks));
+    const double weight_ns = flops * double(p.rows) / kFlopsPerNs + kElementNs * double(p.in * p.out);
+    s.phase(kBackward, tasks, weight_ns / double(tasks));
     s.local(kForward, gemm_local(p.in));
     s.local(kBackward, gemm_local(p.out > p.rows ? p.out : p.rows));
     s.scratch(kBackward, p.rows * p.out * int64_t(sizeof(double)));  // dz, if a function is absorbed
@@ -121,7 +123,8 @@ struct Linear : OpDefaults {
     return {at, out == 1 ? 1 : v.step(0), v.step(1)};
   }
 
-  // Rows whose operands share L2 with a panel of the weight, yet enough to pay for packing it: a multiple of most tiles.
+  // Rows whose operands share L2 with a panel of the weight, yet enough to pay for packing it: a multiple of most
+  // tiles.
   template <class T>
   static PBP_INLINE int64_t row_block(int64_t columns) {
     const int64_t fit = (int64_t(512) << 10) / ((columns + 1) * int64_t(sizeof(T))) / 24 * 24;
@@ -148,7 +151,7 @@ struct Linear : OpDefaults {
                        c.dy() + at, static_cast<T*>(c.scratch) + at, rows * p.out);
       if (c.dx(0))
         gemm(Product<T>{rows, p.in, p.out, {dz(c, p) + at, p.out, 1}, w, c.dx(0) + r * p.in, p.in,
-                        c.add[0] ? Out::kAdd : Out::kStore, nullptr, false},
+                        c.add[0] ? Out::kAdd : Out::kStore},
              t.local);
     }
   }
@@ -162,14 +165,14 @@ struct Linear : OpDefaults {
       const View& v = c.d_in[1];
       const Out out = c.add[1] ? Out::kAdd : Out::kStore;
       if (p.out == 1 || v.step(0) == 1)  // [in][ld]
-        gemm(Product<T>{end - i, p.out, p.rows, x.transposed(), d, c.dx(1) + i * v.step(1), v.step(1), out, nullptr, false},
+        gemm(Product<T>{end - i, p.out, p.rows, x.transposed(), d, c.dx(1) + i * v.step(1), v.step(1), out},
              t.local);
       else  // [out][in]
-        gemm(Product<T>{p.out, end - i, p.rows, d.transposed(), x, c.dx(1) + i, v.step(0), out, nullptr, false}, t.local);
+        gemm(Product<T>{p.out, end - i, p.rows, d.transposed(), x, c.dx(1) + i, v.step(0), out}, t.local);
     }
     if (p.has_bias && c.dx(2) && t.end == weight_tasks(p)) {
-      const T one = 1;  // db = (1 … 1) dz: a row of ones with strides 0
-      gemm(Product<T>{1, p.out, p.rows, {&one, 0, 0}, d, c.dx(2), p.out, c.add[2] ? Out::kAdd : Out::kStore, nullptr, false},
+      const T one = 1;  // db = (1 ... 1) dz: a row of ones with strides 0
+      gemm(Product<T>{1, p.out, p.rows, {&one, 0, 0}, d, c.dx(2), p.out, c.add[2] ? Out::kAdd : Out::kStore},
            t.local);
     }
   }
@@ -190,7 +193,7 @@ struct MatmulPlan {
 struct Matmul : OpDefaults {
   static constexpr const char* name = "matmul";
 
-  // a (…, m, k), b (…, k, n), each with its last two dimensions swapped if so flagged -> (…, m, n); NumPy's rules.
+  // a (..., m, k), b (..., k, n), each with its last two dimensions swapped if so flagged -> (..., m, n); NumPy's rules.
   static bool infer(Infer& s) {
     if (!s.expect_inputs(2, 2) || !s.expect_float(0) || !s.expect_float(1)) return false;
     auto& p = s.plan<MatmulPlan>();
@@ -247,10 +250,9 @@ struct Matmul : OpDefaults {
   static void forward(const Ctx<T>& c, const Task& t) {
     const auto& p = c.template planned<MatmulPlan>();
     each_run(p.flat, t, p.m, [&](int64_t batch, int64_t r, int64_t rows) {
-      const int64_t a = operand_batch(p, 0, batch), b = operand_batch(p, 1, batch);
-      gemm(Product<T>{rows, p.n, p.k, left(p, c.x(0), a).from(r, 0), right(p, c.x(1), b), c.y() + (batch * p.m + r) * p.n,
-                      p.n, Out::kStore, nullptr, false},
-           t.local);
+      const Operand<T> a = left(p, c.x(0), operand_batch(p, 0, batch));
+      const Operand<T> b = right(p, c.x(1), operand_batch(p, 1, batch));
+      gemm(Product<T>{rows, p.n, p.k, a.from(r, 0), b, c.y() + (batch * p.m + r) * p.n, p.n}, t.local);
     });
   }
 
@@ -267,7 +269,8 @@ struct Matmul : OpDefaults {
       for (int64_t q = 0; q < p.shared[side]; ++q) {
         const int64_t batch = sharing_batch(p, side, own, q);
         const Operand<T> d{c.dy() + batch * p.m * p.n, p.n, 1};  // (m, n)
-        const Operand<T> a = left(p, c.x(0), operand_batch(p, 0, batch)), b = right(p, c.x(1), operand_batch(p, 1, batch));
+        const Operand<T> a = left(p, c.x(0), operand_batch(p, 0, batch));
+        const Operand<T> b = right(p, c.x(1), operand_batch(p, 1, batch));
         // dA = dC B^T (m, k) or its transpose; dB = A^T dC (k, n) or its transpose.
         Operand<T> x = side == 0 ? d : a.transposed(), y = side == 0 ? b.transposed() : d;
         if (p.transposed[side]) {
@@ -276,7 +279,7 @@ struct Matmul : OpDefaults {
           y = swap;
         }
         gemm(Product<T>{rows, cols, side == 0 ? p.n : p.m, x.from(r, 0), y, to, cols,
-                        q || c.add[side] ? Out::kAdd : Out::kStore, nullptr, false},
+                        q || c.add[side] ? Out::kAdd : Out::kStore},
              t.local);
       }
     });
@@ -347,7 +350,8 @@ struct Matmul : OpDefaults {
     return index;
   }
 
-  // The rows of a task run, cut at matrices: body(matrix, first row, rows). In a rows phase tasks are rows of the one matrix.
+  // The rows of a task run, cut at matrices: body(matrix, first row, rows). In a rows phase tasks are rows of the one
+  // matrix.
   template <class Body>
   static PBP_INLINE void each_run(bool rows_phase, const Task& t, int64_t rows, Body body) {
     if (rows_phase) {

@@ -209,8 +209,7 @@ struct LogSumExpKind {
     Vec<T> m[Unit::kVecs], v[Unit::kVecs];
     for (int w = 0; w < Unit::kVecs; ++w) v[w] = Vec<T>(T(0));
     u.template reduce<MaxOf<T>>(v, m);
-    for (int w = 0; w < Unit::kVecs; ++w)
-      m[w] = select(abs(m[w]) == Vec<T>(T(INFINITY)), Vec<T>(T(0)), m[w]);
+    for (int w = 0; w < Unit::kVecs; ++w) m[w] = select(abs(m[w]) == Vec<T>(T(INFINITY)), Vec<T>(T(0)), m[w]);
     u.template reduce<ExpSumOf<T>>(m, v);
     for (int w = 0; w < Unit::kVecs; ++w) v[w] = log(v[w]) + m[w];
     u.store(y, v);

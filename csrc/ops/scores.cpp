@@ -9,8 +9,9 @@ struct TopKPlan {
   int64_t k;
 };
 
-// y[i] = 1 if fewer than k classes come before class labels[i]: a class comes before another with a larger score, or with an
-// equal one and a smaller number. A NaN score of the label is never right; NaNs elsewhere come before everything.
+// y[i] = 1 if fewer than k classes come before class labels[i]: a class comes before another with a larger score, or
+// with an equal one and a smaller number. A NaN score of the label is never right; NaNs elsewhere come before
+// everything.
 struct TopKCorrect : OpDefaults {
   static constexpr const char* name = "top_k_correct";
   static constexpr bool has_backward = false;
@@ -66,7 +67,8 @@ struct BinaryCorrect : OpDefaults {
                       s.text(v));
     }
     if (x.dim[0] != target.dim[0])
-      return s.fail("expects one target a row: %s gives %s, but %s gives %s", s.who(0), s.text(x), s.who(1), s.text(target));
+      return s.fail("expects one target a row: %s gives %s, but %s gives %s", s.who(0), s.text(x), s.who(1),
+                    s.text(target));
     if (s.is_int(1) && !s.expect_int(1, 0, 2, "targets")) return false;
     auto& p = s.plan<BinaryPlan>();
     p.threshold = s.f("threshold", 0);

@@ -57,8 +57,7 @@ struct Transpose : OpDefaults {
     auto& p = s.plan<TransposePlan>();
     const int n = s.ints("perm", p.perm, kMaxRank);
     if (n < 0) return s.fail("needs the option perm");
-    if (n != x.rank)
-      return s.fail("perm names %d dimensions, but %s has shape %s", n, s.who(0), s.text(x));
+    if (n != x.rank) return s.fail("perm names %d dimensions, but %s has shape %s", n, s.who(0), s.text(x));
     Shape y;
     unsigned seen = 0;
     for (int i = 0; i < n; ++i) {
@@ -96,7 +95,7 @@ struct Transpose : OpDefaults {
   }
 
  private:
-  // Rows [begin, end) of y, y[i_0, i_1, …] = x[…] with y's dimension k being x's perm[k].
+  // Rows [begin, end) of y, y[i_0, i_1, ...] = x[...] with y's dimension k being x's perm[k].
   template <class T>
   static void permute(const Shape& y, const Shape& x, const int64_t* perm, const T* from, T* to, const Task& t) {
     int64_t x_stride[kMaxRank], y_stride[kMaxRank];
@@ -117,7 +116,7 @@ struct SlicePlan {
   bool whole_rows;  // dimension 0 is taken whole and in order
 };
 
-// y[i, j, …] = x[start_0 + i step_0, start_1 + j step_1, …]
+// y[i, j, ...] = x[start_0 + i step_0, start_1 + j step_1, ...]
 struct Slice : OpDefaults {
   static constexpr const char* name = "slice";
   static bool infer(Infer& s) {
@@ -125,7 +124,8 @@ struct Slice : OpDefaults {
     const Shape& x = s.in(0);
     auto& p = s.plan<SlicePlan>();
     int64_t stop[kMaxRank];
-    const int n[3] = {s.ints("start", p.start, kMaxRank), s.ints("stop", stop, kMaxRank), s.ints("step", p.step, kMaxRank)};
+    const int n[3] = {s.ints("start", p.start, kMaxRank), s.ints("stop", stop, kMaxRank),
+                      s.ints("step", p.step, kMaxRank)};
     for (int k = 0; k < 3; ++k)
       if (n[k] != x.rank)
         return s.fail("start, stop and step need one number for each dimension of %s of shape %s", s.who(0), s.text(x));
@@ -137,8 +137,8 @@ struct Slice : OpDefaults {
       y.push(span > 0 ? (span + size - 1) / size : 0);
       const int64_t last = p.start[i] + (y.dim[i] - 1) * step;
       if (y.dim[i] && (p.start[i] < 0 || p.start[i] >= x.dim[i] || last < 0 || last >= x.dim[i]))
-        return s.fail("[%lld:%lld:%lld] leaves dimension %d of %s of shape %s", (long long)p.start[i], (long long)stop[i],
-                      (long long)step, i, s.who(0), s.text(x));
+        return s.fail("[%lld:%lld:%lld] leaves dimension %d of %s of shape %s", (long long)p.start[i],
+                      (long long)stop[i], (long long)step, i, s.who(0), s.text(x));
     }
     s.out(y);
     if (x.rank == 0) {
@@ -196,8 +196,8 @@ struct Slice : OpDefaults {
 
   // move(box, y, x) with the box from rows [begin, end) of the slice y to their places in x.
   template <class X, class Y, class Move>
-  static PBP_INLINE void copy_slice(const SlicePlan& p, const Shape& xs, const Shape& ys, int64_t begin, int64_t end, X* x,
-                                    Y* y, Move move) {
+  static PBP_INLINE void copy_slice(const SlicePlan& p, const Shape& xs, const Shape& ys, int64_t begin, int64_t end,
+                                    X* x, Y* y, Move move) {
     int64_t x_stride[kMaxRank], y_stride[kMaxRank];
     dense_strides(xs, x_stride);
     dense_strides(ys, y_stride);
@@ -251,15 +251,17 @@ struct Concat : OpDefaults {
   }
   template <class T>
   static void forward(const Ctx<T>& c, const Task& t) {
-    each_part(c.out[0].shape, c.in, c.template planned<ConcatPlan>().dim, t, [&](int64_t n, int64_t y, const View& v, int64_t x) {
-      memcpy(c.y() + y, static_cast<const T*>(v.data) + x, size_t(n) * sizeof(T));
-    });
+    each_part(c.out[0].shape, c.in, c.template planned<ConcatPlan>().dim, t,
+              [&](int64_t n, int64_t y, const View& v, int64_t x) {
+                memcpy(c.y() + y, static_cast<const T*>(v.data) + x, size_t(n) * sizeof(T));
+              });
   }
   template <class T>
   static void backward(const Ctx<T>& c, const Task& t) {
-    each_part(c.d_out[0].shape, c.d_in, c.template planned<ConcatPlan>().dim, t, [&](int64_t n, int64_t y, const View& v, int64_t x) {
-      if (v.data) memcpy(static_cast<T*>(v.data) + x, c.dy() + y, size_t(n) * sizeof(T));
-    });
+    each_part(c.d_out[0].shape, c.d_in, c.template planned<ConcatPlan>().dim, t,
+              [&](int64_t n, int64_t y, const View& v, int64_t x) {
+                if (v.data) memcpy(static_cast<T*>(v.data) + x, c.dy() + y, size_t(n) * sizeof(T));
+              });
   }
 
  private:
@@ -285,7 +287,7 @@ struct Concat : OpDefaults {
   }
 };
 
-// y[i…, :] = x[ids[i…], :]
+// y[i..., :] = x[ids[i...], :]
 struct Gather : OpDefaults {
   static constexpr const char* name = "gather";
   static bool infer(Infer& s) {

@@ -1,5 +1,5 @@
-// softmax and log_softmax over any dimension; the largest value is subtracted first, NaN propagates, and a row of nothing
-// but -inf gives NaN, as in PyTorch.
+// softmax and log_softmax over any dimension; the largest value is subtracted first, NaN propagates, and a row of
+// nothing but -inf gives NaN, as in PyTorch.
 #include <math.h>
 
 #include "../kernels/export.h"
@@ -107,9 +107,8 @@ struct SoftmaxOf : OpDefaults {
   template <class T>
   static void forward_row(const T* x, T* y, int64_t n) {
     const Vec<T> zero(T(0));
-    const Vec<T> m = fold_row<MaxOf<T>>(n, zero, [&](int64_t j, int64_t k) __attribute__((always_inline)) {
-      return load_lanes(x + j, k);
-    });
+    const Vec<T> m = fold_row<MaxOf<T>>(
+        n, zero, [&](int64_t j, int64_t k) __attribute__((always_inline)) { return load_lanes(x + j, k); });
     const Vec<T> sum = fold_row<SumOf<T>>(n, zero, [&](int64_t j, int64_t k) __attribute__((always_inline)) {
       const Vec<T> d = load_lanes(x + j, k) - m, e = exp(d);
       store_lanes(y + j, k, kLog ? d : e);
@@ -122,10 +121,9 @@ struct SoftmaxOf : OpDefaults {
   }
   template <class T>
   static void backward_row(const T* y, const T* dy, T* dx, int64_t n) {
-    const Vec<T> total =
-        fold_row<SumOf<T>>(n, Vec<T>(T(0)), [&](int64_t j, int64_t k) __attribute__((always_inline)) {
-          return term(load_lanes(y + j, k), load_lanes(dy + j, k));
-        });
+    const Vec<T> total = fold_row<SumOf<T>>(n, Vec<T>(T(0)), [&](int64_t j, int64_t k) __attribute__((always_inline)) {
+      return term(load_lanes(y + j, k), load_lanes(dy + j, k));
+    });
     int64_t j = 0;
     for (; j + kLanes <= n; j += kLanes) gradient(Vec<T>::load(y + j), Vec<T>::load(dy + j), total).store(dx + j);
     if (j < n) gradient(Vec<T>::load(y + j, n - j), Vec<T>::load(dy + j, n - j), total).store(dx + j, n - j);

@@ -1,6 +1,7 @@
 """What is measured: a network, its batches, and how it is trained."""
 
 import dataclasses
+from itertools import pairwise
 
 import numpy as np
 
@@ -41,7 +42,7 @@ class Case:
         """
         rng = np.random.default_rng(seed)
         data = {}
-        for k, (i, o) in enumerate(zip(self.layers[:-1], self.layers[1:], strict=True)):
+        for k, (i, o) in enumerate(pairwise(self.layers)):
             bound = i**-0.5  # PyTorch's default for Linear
             data[f"w{k}"] = rng.uniform(-bound, bound, (o, i)).astype(np.float32)
             data[f"b{k}"] = rng.uniform(-bound, bound, o).astype(np.float32)

@@ -103,7 +103,8 @@ class Sequential(_Ordered):
     Args:
         modules: Modules, named "0", "1", ...; or one dict that names them.
 
-    ``model[1]`` is a module, ``model[:2]`` a Sequential of the same modules; ``append``, ``insert`` and ``del`` change it.
+    ``model[1]`` is a module, ``model[:2]`` a Sequential of the same modules; ``append``, ``insert`` and ``del`` change
+    it.
 
     Raises:
         TypeError: an argument is no Module.

@@ -20,8 +20,8 @@ class Embedding(Module):
         num_embeddings: rows of the table; ids are from 0 to one less.
         embedding_dim: columns.
         padding_idx: a row that starts at zero and gets no gradient; negative counts from the end.
-        sparse: gradients are rows, and updates touch these rows only (as SparseAdam): for large tables. False gives exactly
-            the dense optimizer's results.
+        sparse: gradients are rows, and updates touch these rows only (as SparseAdam): for large tables. False gives
+            exactly the dense optimizer's results.
 
     Attributes:
         weight: (num_embeddings, embedding_dim), standard normal at first.

@@ -1,7 +1,7 @@
 """Initial values. Each function writes into a Parameter, in place, and returns it.
 
-Numbers come from the generator that ``pb.manual_seed`` sets. ``fan_in`` and ``fan_out`` are the numbers of inputs and outputs
-of one unit: for a weight (out, in, ...) the product of all dimensions but the first, and but the second.
+Numbers come from the generator that ``pb.manual_seed`` sets. ``fan_in`` and ``fan_out`` are the numbers of inputs and
+outputs of one unit: for a weight (out, in, ...) the product of all dimensions but the first, and but the second.
 """
 
 from __future__ import annotations

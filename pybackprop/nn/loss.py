@@ -1,7 +1,7 @@
 """Losses as modules: ``loss(pred, target, sample_weight=None)``.
 
-On Tensors a loss is a scalar Tensor, or one of the prediction's shape for ``reduction="none"``; on arrays a float or an array. The formulas
-are those of the functions in ``ops``. Weighted means are ``sum(w * l) / sum(w)``.
+On Tensors a loss is a scalar Tensor, or one of the prediction's shape for ``reduction="none"``; on arrays a float or an
+array. The formulas are those of the functions in ``ops``. Weighted means are ``sum(w * l) / sum(w)``.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ class Loss(Module):
             raise ValueError(f"[{name}] reduction must be one of {', '.join(self._reductions)}, got {reduction!r}")
         self.reduction = reduction
 
-    def __call__(self, pred: Any, target: Any, sample_weight: Any = None, **options: Any) -> Any:
+    def __call__(  # type: ignore[override]
+        self, pred: Any, target: Any, sample_weight: Any = None, **options: Any
+    ) -> Any:
         """The loss of predictions against targets; ``sample_weight`` is (n,), n the length of their first dimension."""
         if current() is not None:
             return super().__call__(pred, target, sample_weight, **options)
@@ -43,7 +45,9 @@ class Loss(Module):
         return float(value) if value.ndim == 0 else value
 
     def forward(self, pred: Any, target: Any, sample_weight: Any = None) -> Any:
-        raise TypeError(f"{type(self).__name__} has no forward method: define forward(self, pred, target, sample_weight=None)")
+        raise TypeError(
+            f"{type(self).__name__} has no forward method: define forward(self, pred, target, sample_weight=None)"
+        )
 
     def extra_repr(self) -> str:
         return "" if self.reduction == "mean" else f"reduction={self.reduction!r}"

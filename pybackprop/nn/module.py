@@ -37,9 +37,9 @@ class LoadResult(NamedTuple):
 class Module:
     """A layer, a model or a loss: parameters as attributes, and a ``forward`` written with differentiable operations.
 
-    ``super().__init__()`` is allowed and not needed. Attributes that are Parameters, Buffers or Modules are found in the
-    order in which they were set. Setting any attribute (a rate, a layer) makes the programs of this model be traced anew; an array
-    assigned to a Parameter or Buffer is written into it.
+    ``super().__init__()`` is allowed and not needed. Attributes that are Parameters, Buffers or Modules are found in
+    the order in which they were set. Setting any attribute (a rate, a layer) makes the programs of this model be traced
+    anew; an array assigned to a Parameter or Buffer is written into it.
 
     Calling a module on arrays runs it: in inference, unless ``training=True`` (dropout and batch statistics; running
     statistics are not changed by a call). ``forward`` itself is run on Tensors, once for each set of input shapes.
@@ -70,7 +70,8 @@ class Module:
             training: run the training program. Not allowed inside ``forward`` or an objective.
 
         Returns:
-            What ``forward`` returns, with arrays in place of Tensors. A row has the same bits whatever batch it comes in.
+            What ``forward`` returns, with arrays in place of Tensors. A row has the same bits whatever batch it comes
+            in.
 
         Raises:
             ValueError: shapes do not fit, or integers are out of range.
@@ -81,8 +82,8 @@ class Module:
             return self._compiled().run(args, kwargs, bool(training))
         if training is not None:
             raise ValueError(
-                f"{prefix(type(self).__name__)}training= belongs to the outermost call: a program is for training or for "
-                "inference as a whole"
+                f"{prefix(type(self).__name__)}training= belongs to the outermost call: a program is for training or "
+                "for inference as a whole"
             )
         return self._call_traced(tracer, args, kwargs)
 
@@ -104,8 +105,8 @@ class Module:
     def __setattr__(self, name: str, value: Any) -> None:
         if isinstance(value, Tensor):
             raise TypeError(
-                f"[{type(self).__name__}] {name}: a Tensor cannot be kept in a Module, it lives only while the model is being "
-                "traced: return it from forward instead"
+                f"[{type(self).__name__}] {name}: a Tensor cannot be kept in a Module, it lives only while the model is "
+                "being traced: return it from forward instead"
             )
         old = self.__dict__.get(name)
         if isinstance(old, Stored) and value is not None and not isinstance(value, (Stored, Module)):
@@ -119,7 +120,9 @@ class Module:
     def _write(self, name: str, stored: Stored, value: Any) -> None:
         array = as_array(value, stored.dtype, f"[{type(self).__name__}] {name}")
         if array.shape != stored.shape:
-            raise ValueError(f"[{type(self).__name__}] {name} has shape {stored.shape}, got values of shape {array.shape}")
+            raise ValueError(
+                f"[{type(self).__name__}] {name} has shape {stored.shape}, got values of shape {array.shape}"
+            )
         stored.assign(array)
 
     def __delattr__(self, name: str) -> None:
@@ -131,7 +134,8 @@ class Module:
         self.__dict__["_stamp"] = _core.bump_version()
 
     def register_buffer(self, name: str, array: Any) -> None:
-        """Make ``array`` part of the module's state under ``name``: saved, loaded and usable in ``forward``, not trained.
+        """Make ``array`` part of the module's state under ``name``: saved, loaded and usable in ``forward``, not
+        trained.
 
         Integer arrays are kept as int64, others as float32.
         """
@@ -199,7 +203,7 @@ class Module:
         return (b for _, b in self.named_buffers(recurse=recurse))
 
     def _signature(self) -> tuple[int, ...]:
-        """Changes whenever a module of this tree gets, loses or changes an attribute, or a Parameter is frozen or converted."""
+        """Changes when a module of this tree changes an attribute, or a Parameter is frozen or converted."""
         stamps: list[int] = []
         for module in self.modules():
             stamps.append(module.__dict__.get("_stamp", 0))
@@ -252,9 +256,13 @@ class Module:
         missing = [name for name in own if name not in state]
         unexpected = [name for name in state if name not in own]
         if strict and missing:
-            raise ValueError(f"[load_state_dict] {who} has {missing[0]!r}, which is missing in the state ({len(state)} keys)")
+            raise ValueError(
+                f"[load_state_dict] {who} has {missing[0]!r}, which is missing in the state ({len(state)} keys)"
+            )
         if strict and unexpected:
-            raise ValueError(f"[load_state_dict] the state has {unexpected[0]!r}, which {who} ({len(own)} keys) does not have")
+            raise ValueError(
+                f"[load_state_dict] the state has {unexpected[0]!r}, which {who} ({len(own)} keys) does not have"
+            )
         writes: list[tuple[Stored, np.ndarray]] = []
         for name, stored in own.items():
             if name in state:
@@ -269,7 +277,7 @@ class Module:
         return LoadResult(missing, unexpected)
 
     def astype(self: Self, dtype: Any) -> Self:
-        """Convert all floating-point parameters and buffers to ``"float32"`` or ``"float64"``, in place; returns self."""
+        """Convert floating-point parameters and buffers to ``"float32"`` or ``"float64"``, in place; returns self."""
         name = np.dtype(dtype).name
         if name not in ("float32", "float64"):
             raise ValueError(f"[{type(self).__name__}] astype expects float32 or float64, got {name}")

@@ -82,8 +82,8 @@ class RMSNorm(Module):
 class BatchNorm1d(Module):
     """``(x - mean) / sqrt(var + eps) * weight + bias`` for each channel (Ioffe and Szegedy 2015, arXiv:1502.03167).
 
-    Input (N, C) or (N, C, L). A training program takes mean and variance of the batch, and a training step then moves the
-    running ones; an inference program takes the running ones.
+    Input (N, C) or (N, C, L). A training program takes mean and variance of the batch, and a training step then moves
+    the running ones; an inference program takes the running ones.
 
     Args:
         num_features: C.

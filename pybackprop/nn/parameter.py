@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from .. import _core
 from .._tensor import Operators, Tensor, current, prefix
 
+Layout = Literal["dense", "linear"]
 _FLOATS = ("float32", "float64")
 
 
 def as_array(value: Any, dtype: Any, what: str) -> np.ndarray:
     """``value`` as a C-ordered array of ``dtype``; booleans and integers may become floats, not the other way."""
     if isinstance(value, Tensor):
-        raise TypeError(f"{prefix('Tensor')}{what} cannot take a Tensor, which has no value while the model is being traced")
+        raise TypeError(
+            f"{prefix('Tensor')}{what} cannot take a Tensor, which has no value while the model is being traced"
+        )
     array = np.asarray(value)
     if array.dtype.kind not in "biuf" or (array.dtype.kind == "f" and np.dtype(dtype).kind != "f"):
         raise TypeError(f"{what} expects {np.dtype(dtype)} values, got dtype {array.dtype}")
@@ -70,8 +73,8 @@ class Stored(Operators):
     def _values(self) -> np.ndarray:
         if current() is not None:
             raise TypeError(
-                f"{prefix('Tensor')}a {type(self).__name__} has no value while the model is being traced: compute with the "
-                "functions of pybackprop.ops, or take numpy() for a constant"
+                f"{prefix('Tensor')}a {type(self).__name__} has no value while the model is being traced: compute with "
+                "the functions of pybackprop.ops, or take numpy() for a constant"
             )
         return self.numpy()
 
@@ -100,8 +103,8 @@ class Stored(Operators):
 class Parameter(Stored):
     """An array that training changes.
 
-    Make it an attribute of a Module. In ``forward`` it acts as a Tensor; elsewhere ``np.asarray(parameter)`` reads it, and
-    ``module.name = array`` or ``parameter[...] = array`` writes it.
+    Make it an attribute of a Module. In ``forward`` it acts as a Tensor; elsewhere ``np.asarray(parameter)`` reads it,
+    and ``module.name = array`` or ``parameter[...] = array`` writes it.
 
     Args:
         data: array-like, any shape. A copy is kept.
@@ -127,7 +130,13 @@ class Parameter(Stored):
     __slots__ = ("_trainable",)
 
     def __init__(
-        self, data: Any, trainable: bool = True, *, dtype: Any = "float32", layout: str = "dense", sparse: bool = False
+        self,
+        data: Any,
+        trainable: bool = True,
+        *,
+        dtype: Any = "float32",
+        layout: Layout = "dense",
+        sparse: bool = False,
     ) -> None:
         name = np.dtype(dtype).name
         if name not in _FLOATS:
@@ -155,7 +164,7 @@ class Parameter(Stored):
 
 
 class Buffer(Stored):
-    """An array that belongs to a model's state and is not trained, such as running statistics; see ``register_buffer``."""
+    """An array of a model's state that is not trained, such as running statistics; see ``register_buffer``."""
 
     __slots__ = ()
 
@@ -173,7 +182,7 @@ class Buffer(Stored):
         return twin
 
 
-def _parameter(array: np.ndarray, trainable: bool, layout: str, sparse: bool) -> Parameter:
+def _parameter(array: np.ndarray, trainable: bool, layout: Layout, sparse: bool) -> Parameter:
     return Parameter(array, trainable, dtype=array.dtype, layout=layout, sparse=sparse)
 
 

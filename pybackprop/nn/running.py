@@ -8,7 +8,7 @@ import numpy as np
 
 from .. import _core, random
 from .._cache import LRU
-from .._tensor import Operators, Tensor
+from .._tensor import Tensor
 from .._trace import ARRAY, Spec, flatten, trace, unflatten
 
 if TYPE_CHECKING:
@@ -75,10 +75,8 @@ def dtype_of(leaves: list[Any]) -> str:
 
 def as_input(x: Any, dtype: str) -> np.ndarray:
     """An array as programs take it: C order; integers as int64, all else in ``dtype``."""
-    if isinstance(x, Operators):
-        if isinstance(x, Tensor):
-            raise ValueError("a Tensor is used outside of the function it was made in: return values from forward instead")
-        x = x.numpy()
+    if isinstance(x, Tensor):
+        raise ValueError("a Tensor is used outside of the function it was made in: return values from forward instead")
     array = np.asarray(x)
     kind = array.dtype.kind
     if kind not in "fiub":

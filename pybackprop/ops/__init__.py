@@ -1,7 +1,8 @@
 """Differentiable functions: on Tensors they take part in a trace, on arrays they run at once.
 
-Arrays may be anything NumPy can read. float64 arrays are computed in float64, all others in float32; labels and ids stay
-integers. On arrays each function is a small program of the same kernels that training runs, kept by shapes and options.
+Arrays may be anything NumPy can read. float64 arrays are computed in float64, all others in float32; labels and ids
+stay integers. On arrays each function is a small program of the same kernels that training runs, kept by shapes and
+options.
 """
 
 from ._activations import (

@@ -179,7 +179,8 @@ def square(x: Any) -> Any:
 
 @op("x")
 def clip(x: Any, min: float | None = None, max: float | None = None) -> Any:
-    """``x`` held between ``min`` and ``max``; None is no bound. The derivative is 1 within them, bounds included. Any shape.
+    """``x`` held between ``min`` and ``max``; None is no bound. The derivative is 1 within them, bounds included. Any
+    shape.
 
     >>> clip([-3.0, 0.5, 7.0], 0.0, 1.0)
     array([0. , 0.5, 1. ], dtype=float32)

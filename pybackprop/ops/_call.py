@@ -73,7 +73,8 @@ def vjp(name: str, *arrays: Any, d_out: Any = None, **attrs: Any) -> tuple[Any, 
     Args:
         name: a function of ``ops``, e.g. ``"relu"``.
         arrays: its array arguments, in order; all else is given by keyword.
-        d_out: gradient of the output, of the output's shape (a sequence of them for several outputs); None stands for ones.
+        d_out: gradient of the output, of the output's shape (a sequence of them for several outputs); None stands for
+            ones.
         attrs: the function's keyword arguments.
 
     Returns:
@@ -90,7 +91,9 @@ def vjp(name: str, *arrays: Any, d_out: Any = None, **attrs: Any) -> tuple[Any, 
     """
     face = _faces.get(name)
     if face is None:
-        raise ValueError(f"[vjp] there is no op {name!r}: it is one of {', '.join(sorted(n for n in _faces if n[0] != '_'))}")
+        raise ValueError(
+            f"[vjp] there is no op {name!r}: it is one of {', '.join(sorted(n for n in _faces if n[0] != '_'))}"
+        )
     return _run(face, arrays, attrs, gradients=True, d_out=d_out)
 
 
@@ -197,7 +200,7 @@ def _array(name: str, x: Any, dtype: str, keep_integers: bool) -> np.ndarray:
         raise ValueError(
             f"[{name}] a Tensor is used outside of the function it was made in: return values from forward instead"
         )
-    array = x.numpy() if isinstance(x, Operators) else np.asarray(x)  # type: ignore[attr-defined]
+    array = np.asarray(x)
     kind = array.dtype.kind
     if kind not in "fiub":
         raise TypeError(f"[{name}] expects arrays of numbers, got one of dtype {array.dtype}")

@@ -148,8 +148,8 @@ def batch_norm(
 ) -> Any:
     """``(x - mean) / sqrt(var + eps) * weight + bias`` for each channel (Ioffe and Szegedy 2015, arXiv:1502.03167).
 
-    In training mean and variance (biased) are those of the batch, otherwise the running ones. Buffers given as running statistics
-    become ``(1 - momentum) * old + momentum * batch`` after a training step, with the unbiased variance.
+    In training mean and variance (biased) are those of the batch, otherwise the running ones. Buffers given as running
+    statistics become ``(1 - momentum) * old + momentum * batch`` after a training step, with the unbiased variance.
 
     Args:
         x: (N, C) or (N, C, L).
@@ -185,7 +185,8 @@ def batch_norm(
 def dropout(x: Any, p: float = 0.5, *, training: bool | None = None) -> Any:
     """Each element is 0 with probability ``p``, else divided by ``1 - p`` (Srivastava et al. 2014, JMLR 15).
 
-    In inference ``x`` itself. The mask depends on the run's seed, the step, the row and the column, not on threads or shards.
+    In inference ``x`` itself. The mask depends on the run's seed, the step, the row and the column, not on threads or
+    shards.
 
     Args:
         x: (N, ...), any shape.

@@ -1,7 +1,7 @@
 """Losses. The mean is over all elements; with sample weights w it is sum(w * l) / sum(w), l a sample's mean loss.
 
-A prediction and a target agree in shape; only (n,) against (n, 1), either way, is taken as a column. ``reduction`` is ``"mean"``,
-``"sum"`` or ``"none"`` (the loss of each element, times its sample's weight).
+A prediction and a target agree in shape; only (n,) against (n, 1), either way, is taken as a column. ``reduction`` is
+``"mean"``, ``"sum"`` or ``"none"`` (the loss of each element, times its sample's weight).
 """
 
 from __future__ import annotations
@@ -77,7 +77,8 @@ def huber(pred: Any, target: Any, sample_weight: Any = None, reduction: str = "m
 def bce_with_logits(
     pred: Any, target: Any, sample_weight: Any = None, reduction: str = "mean", pos_weight: Any = None
 ) -> Any:
-    """Binary cross-entropy of logits: ``-(p t log s + (1 - t) log(1 - s))``, s the sigmoid of ``pred``, p ``pos_weight``.
+    """Binary cross-entropy of logits: ``-(p t log s + (1 - t) log(1 - s))``, s the sigmoid of ``pred``, p
+    ``pos_weight``.
 
     Args:
         pred: logits of any shape.
@@ -123,9 +124,7 @@ def poisson_nll(
 
 
 @op("pred", "target", "sample_weight")
-def pinball(
-    pred: Any, target: Any, sample_weight: Any = None, reduction: str = "mean", quantiles: Any = (0.5,)
-) -> Any:
+def pinball(pred: Any, target: Any, sample_weight: Any = None, reduction: str = "mean", quantiles: Any = (0.5,)) -> Any:
     """Quantile loss ``max(q e, (q - 1) e)``, e = ``target - pred`` (Koenker and Bassett 1978).
 
     Args:
@@ -153,9 +152,7 @@ def hinge(pred: Any, target: Any, sample_weight: Any = None, reduction: str = "m
 
 
 @op("pred", "target", "sample_weight")
-def kl_div(
-    pred: Any, target: Any, sample_weight: Any = None, reduction: str = "mean", log_target: bool = False
-) -> Any:
+def kl_div(pred: Any, target: Any, sample_weight: Any = None, reduction: str = "mean", log_target: bool = False) -> Any:
     """Kullback-Leibler divergence ``target * (log(target) - pred)``.
 
     Args:

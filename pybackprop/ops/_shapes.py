@@ -162,7 +162,9 @@ def split(x: Any, sizes: Any, dim: int = 0, *, axis: int | None = None) -> Any:
             raise ValueError(f"{prefix('split')}sizes must be positive, got {sizes}")
         sizes = [min(int(sizes), length - at) for at in range(0, length, int(sizes))]
     if sum(sizes) != length:
-        raise ValueError(f"{prefix('split')}sizes {list(sizes)} do not add up to {length}, the length of dimension {dim}")
+        raise ValueError(
+            f"{prefix('split')}sizes {list(sizes)} do not add up to {length}, the length of dimension {dim}"
+        )
     ends = np.cumsum(sizes).tolist()
     return tuple(_part(x, dim, end - n, end) for n, end in zip(sizes, ends, strict=True))
 
@@ -179,8 +181,8 @@ def slice(x: Any, start: Any, stop: Any, step: Any = None) -> Any:
 
     Args:
         x: Tensor or array.
-        start, stop: one integer for each dimension, or None for an end; as in Python's slices they count from the end if
-            negative and are cut to the length.
+        start, stop: one integer for each dimension, or None for an end; as in Python's slices they count from the end
+            if negative and are cut to the length.
         step: one integer for each dimension, not 0; None for 1.
 
     >>> slice([1.0, 2.0, 3.0, 4.0], [None], [None], [-2])
@@ -190,7 +192,9 @@ def slice(x: Any, start: Any, stop: Any, step: Any = None) -> Any:
     step = [1] * x.ndim if step is None else step
     for name, given in (("start", start), ("stop", stop), ("step", step)):
         if len(given) != x.ndim:
-            raise ValueError(f"{prefix('slice')}{name} must have {x.ndim} entries, one for each dimension, got {len(given)}")
+            raise ValueError(
+                f"{prefix('slice')}{name} must have {x.ndim} entries, one for each dimension, got {len(given)}"
+            )
     return _slice(x, [builtins.slice(*ends) for ends in zip(start, stop, step, strict=True)])
 
 
@@ -269,7 +273,8 @@ def _rows(x: Any, ids: Any) -> Any:
     ids = np.asarray(ids)
     if ids.dtype.kind == "b":
         raise TypeError(
-            f"{prefix('Tensor')}a boolean mask would give a shape that depends on values: use ops.where, or multiply by the mask"
+            f"{prefix('Tensor')}a boolean mask would give a shape that depends on values: use ops.where, or multiply by "
+            "the mask"
         )
     if ids.size == 0:
         ids = ids.astype(np.int64)
@@ -302,12 +307,14 @@ def _index(x: Any, key: Any) -> Any:
             shape.append(len(range(*item.indices(n))))
         elif isinstance(item, (int, np.integer)) and not isinstance(item, bool):
             if not -n <= item < n:
-                raise IndexError(f"{prefix('Tensor')}index {item} is out of range for dimension {len(slices)} of {x.shape}")
+                raise IndexError(
+                    f"{prefix('Tensor')}index {item} is out of range for dimension {len(slices)} of {x.shape}"
+                )
             slices.append(builtins.slice(int(item) % n, int(item) % n + 1))
         else:
             raise TypeError(
-                f"{prefix('Tensor')}an index is made of integers, slices, ... and None, or is an integer array in the first "
-                f"place, got {type(item).__name__}: ops.pick(x, ids) gives x[i, ids[i]]"
+                f"{prefix('Tensor')}an index is made of integers, slices, ... and None, or is an integer array in the "
+                f"first place, got {type(item).__name__}: ops.pick(x, ids) gives x[i, ids[i]]"
             )
     y = _slice(x, slices)
     return y if list(y.shape) == shape else node("reshape", y, shape=shape)

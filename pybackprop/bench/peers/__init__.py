@@ -1,8 +1,9 @@
 """The libraries that are compared: one small file each, run by ``bench/worker.py`` in a process of its own.
 
-Each file stands alone (the rivals' import nothing of pybackprop) and has ``version()`` and ``build(case, data, variant)``,
-whose result has ``losses(count)``, the losses of the first steps, and ``run(steps)``. With ``whole_epochs`` true, both are
-asked for multiples of the number of batches only, and ``losses`` may give one mean per epoch.
+Each file stands alone (the rivals' import nothing of pybackprop) and has ``version()`` and ``build(case, data,
+variant)``, whose result has ``losses(count)``, the losses of the first steps, and ``run(steps)``. With
+``whole_epochs`` true, both are asked for multiples of the number of batches only, and ``losses`` may give one mean per
+epoch.
 """
 
 import os

@@ -1,5 +1,7 @@
 """pybackprop itself: ``step`` calls TrainStep once per batch from Python, ``fit`` hands whole epochs to Trainer.fit."""
 
+from itertools import pairwise
+
 import pybackprop as pb
 from pybackprop import nn, optim
 
@@ -9,7 +11,7 @@ class _Run:
         widths = case["layers"]
         activation = nn.ReLU if case["activation"] == "relu" else nn.Tanh
         layers = [nn.Linear(widths[0], widths[1])]
-        for i, o in zip(widths[1:-1], widths[2:], strict=True):
+        for i, o in pairwise(widths[1:]):
             layers += [activation(), nn.Linear(i, o)]
         self.model = nn.Sequential(*layers)
         linear = [k for k, layer in enumerate(layers) if isinstance(layer, nn.Linear)]

@@ -1,6 +1,7 @@
 """PyTorch at its best on a CPU: eager with the fused optimizer, or the same whole step compiled."""
 
 import os
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +13,7 @@ class Run:
         widths = case["layers"]
         activation = torch.nn.ReLU if case["activation"] == "relu" else torch.nn.Tanh
         layers = []
-        for k, (i, o) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+        for k, (i, o) in enumerate(pairwise(widths)):
             linear = torch.nn.Linear(i, o)
             with torch.no_grad():
                 linear.weight.copy_(torch.from_numpy(data[f"w{k}"]))
