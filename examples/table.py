@@ -31,7 +31,8 @@ def main(epochs=100):
         print(report)
         file = os.path.join(folder, "wine.safetensors")
         model.save(file)
-        print(TabularModel.load(file).predict(known.drop(columns="cultivar").head()).round(3))
+        new = known.drop(columns="cultivar").head()
+        print(TabularModel.load(file).predict(new).round(3).to_string())
     return report.metrics["accuracy"]
 
 

@@ -1,167 +1,13 @@
-"""The Tensor that stands for an array while a model is traced, and the trace it belongs to."""
+"""Tensor, which stands for an array while a model is traced, and the operators it shares with Parameters."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from . import _core
-    from .nn.module import Module
-
-
-class _Local(threading.local):
-    tracer: Tracer | None = None
-
-
-_local = _Local()
-
-
-def current() -> Tracer | None:
-    """The trace this thread is writing, if any."""
-    return _local.tracer
-
-
-@contextmanager
-def tracing(tracer: Tracer) -> Iterator[Tracer]:
-    """Makes ``tracer`` the current one."""
-    outer, _local.tracer = _local.tracer, tracer
-    try:
-        yield tracer
-    finally:
-        _local.tracer = outer
-
-
-def prefix(op: str) -> str:
-    """``"[op] Sequential[1]: "``: how every message about an op begins."""
-    place = _local.tracer.place if _local.tracer is not None else ""
-    return f"[{op}] {place}: " if place else f"[{op}] "
-
-
-class Tracer:
-    """One trace: the graph being written, and where in the user's model the writing is.
-
-    ``place`` names the function when no module is being called. Parameters are known by their dotted names in
-    ``model``.
-    """
-
-    def __init__(self, graph: _core.Graph, model: Module | None, place: str = "") -> None:
-        self.graph = graph
-        self.training: bool = graph.training
-        self.dtype = np.dtype(graph.dtype)
-        self.params: dict[str, tuple[Any, int, bool]] = {}
-        self.buffers: dict[str, tuple[Any, int]] = {}
-        self.names: dict[str, int] = {}
-        self.calls: list[tuple[Module, Any]] = []
-        self.random_nodes = 0
-        self._base_place = place
-        self._stack: list[Module] = []
-        self._places: dict[int, tuple[str, str]] = {}  # id of a module -> (activation name, place)
-        self._stored: dict[int, str] = {}  # id of a parameter or buffer -> dotted name
-        self._own: set[int] = set()  # ids of the model's modules and parameters; all others are used frozen
-        self._alive: list[Any] = []  # objects known by id must live as long as the trace
-        self._scalars: dict[float, Tensor] = {}
-        if model is not None:
-            self._adopt(model, own=True)
-
-    @property
-    def place(self) -> str:
-        return self._places[id(self._stack[-1])][1] if self._stack else self._base_place
-
-    def _adopt(self, root: Module, own: bool) -> None:
-        name = type(root).__name__
-        inside = f" in {self.place}" if self._stack else ""
-        self._alive.append(root)
-        for path, module in root.named_modules():
-            place = name + "".join(f"[{p}]" if p.isdigit() else f".{p}" for p in path.split(".") if p) + inside
-            self._places.setdefault(id(module), ((path or name) if own else place, place))
-            if own:
-                self._own.add(id(module))
-        for kind in (root.named_parameters(), root.named_buffers()):
-            for path, stored in kind:
-                self._stored.setdefault(id(stored), path if own else f"{name}.{path}")
-                if own:
-                    self._own.add(id(stored))
-
-    def enter(self, module: Module) -> None:
-        """``module`` is being called."""
-        if id(module) not in self._places:
-            self._adopt(module, own=False)
-        self._stack.append(module)
-
-    def leave(self) -> None:
-        self._stack.pop()
-
-    def name(self, module: Module, output: Any, leaves: list[Any]) -> None:
-        """Remembers the Tensors that ``module`` gave."""
-        base = self._places[id(module)][0]
-        for i, leaf in enumerate(leaves):
-            if isinstance(leaf, Tensor):
-                self.add_name(base if len(leaves) == 1 else f"{base}[{i}]", leaf)
-        self.calls.append((module, output))
-
-    def add_name(self, name: str, tensor: Tensor) -> None:
-        unique, count = name, 1
-        while unique in self.names:
-            count += 1
-            unique = f"{name}#{count}"
-        self.names[unique] = tensor._value
-
-    def tensor(self, value: int) -> Tensor:
-        return Tensor(self, value)
-
-    def node(self, op: str, inputs: list[Any], **attrs: Any) -> Any:
-        """Adds a node; gives a Tensor, or a tuple of them if the op has several outputs."""
-        values = self.graph.node(op, [self.lift(x, op)._value for x in inputs], self.place, **attrs)
-        outputs = tuple(Tensor(self, v) for v in values)
-        return outputs[0] if len(outputs) == 1 else outputs
-
-    def lift(self, x: Any, op: str = "Tensor", integer: bool = False) -> Tensor:
-        """``x`` as a Tensor of this trace; numbers and arrays become constants, of integers if ``integer``."""
-        if isinstance(x, Tensor):
-            if x._tracer is not self:
-                raise ValueError(
-                    f"{prefix(op)}a Tensor of an earlier trace is used again: forward must compute from its arguments, "
-                    "not from Tensors kept elsewhere"
-                )
-            return x
-        if isinstance(x, Operators):
-            return self._stored_value(x, op)
-        if isinstance(x, (int, float)) and not integer:
-            key = float(x)
-            if key not in self._scalars or key != key or key == 0:  # -0.0 == 0.0: not shared
-                self._scalars[key] = Tensor(self, self.graph.constant(np.asarray(x, self.dtype)))
-            return self._scalars[key]
-        array = np.asarray(x)
-        if array.dtype.kind not in "biuf":
-            raise TypeError(f"{prefix(op)}expects Tensors, arrays or numbers, got {type(x).__name__}")
-        if integer and array.dtype.kind in "iu":
-            return Tensor(self, self.graph.constant(np.asarray(array, np.int64, order="C")))
-        return Tensor(self, self.graph.constant(np.asarray(array, self.dtype, order="C")))
-
-    def _stored_value(self, x: Any, op: str) -> Tensor:
-        name = self._stored.get(id(x))
-        outermost_is_own = not self._stack or id(self._stack[0]) in self._own
-        if id(x) not in self._own and outermost_is_own:
-            raise ValueError(
-                f"{prefix(op)}a Parameter of shape {x.shape} is used that does not belong to the model: make it an "
-                "attribute of one of the model's modules, and keep modules in nn.ModuleList or nn.ModuleDict, not in a "
-                "list or dict"
-            )
-        if name is None:
-            name = f"{self.place}.parameter"
-        own = id(x) in self._own
-        trainable = own and x.trainable
-        value = self.graph.param(x._param, name, trainable)
-        if x.trainable is None:
-            self.buffers[name] = (x._param, value)
-        elif own:
-            self.params[name] = (x._param, value, trainable)
-        return Tensor(self, value)
+from ._tracer import Tracer, current, prefix
 
 
 class Operators:
@@ -256,18 +102,19 @@ class Operators:
     def __iter__(self) -> Iterator[Any]:
         return (self[i] for i in range(len(self)))
 
-    # NumPy's functions, e.g. ``array + tensor`` and ``np.exp(tensor)``.
+    # NumPy asks here first, for its functions and for ``array + tensor``.
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
         if current() is None and not any(isinstance(x, Tensor) for x in inputs):
-            return getattr(ufunc, method)(
-                *(np.asarray(x) if isinstance(x, Operators) else x for x in inputs), **options
-            )
+            return getattr(ufunc, method)(*_as_arrays(inputs), **options)
         name = _UFUNCS.get(ufunc.__name__)
         if name is None or method != "__call__" or options:
-            raise TypeError(
-                f"{prefix('Tensor')}np.{ufunc.__name__} cannot be traced: use the functions of pybackprop.ops instead"
-            )
+            raise _refusal(ufunc.__name__)
         return getattr(ops, name)(*inputs)
+
+    def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        if current() is not None or any(issubclass(t, Tensor) for t in types):
+            raise _refusal(func.__name__)
+        return func(*_as_arrays(args), **_as_arrays(kwargs))
 
     # Methods.
     def abs(self) -> Any:
@@ -391,30 +238,35 @@ class Operators:
         return ops.broadcast_to(self, shape[0] if len(shape) == 1 else shape)
 
 
+# What the operators of an array on the left call.
 _UFUNCS = {
     "add": "add",
     "subtract": "sub",
     "multiply": "mul",
     "divide": "div",
-    "true_divide": "div",
     "power": "pow",
     "matmul": "matmul",
-    "negative": "neg",
-    "maximum": "maximum",
-    "minimum": "minimum",
     "greater": "greater",
     "less": "less",
     "greater_equal": "greater_equal",
     "less_equal": "less_equal",
     "equal": "equal",
     "not_equal": "not_equal",
-    "exp": "exp",
-    "log": "log",
-    "sqrt": "sqrt",
-    "square": "square",
-    "tanh": "tanh",
-    "absolute": "abs",
 }
+
+
+def _refusal(name: str) -> TypeError:
+    instead = f"ops.{name}" if name in ops.__all__ else "the functions of pybackprop.ops"
+    return TypeError(f"{prefix('Tensor')}NumPy's {name} cannot be traced: use {instead} instead")
+
+
+def _as_arrays(x: Any) -> Any:
+    """Arrays in place of Parameters, also inside of sequences."""
+    if isinstance(x, (tuple, list)):
+        return type(x)(map(_as_arrays, x))
+    if isinstance(x, dict):
+        return {key: _as_arrays(value) for key, value in x.items()}
+    return np.asarray(x) if isinstance(x, Operators) else x
 
 
 class Tensor(Operators):
@@ -422,7 +274,7 @@ class Tensor(Operators):
 
     ``forward`` is run once for each set of input shapes, on Tensors; what it does with them becomes the program that is
     then run on arrays. Shapes are plain integers, so Python's ``if`` and ``for`` work on them. Arithmetic, comparisons
-    (``== `` too, element by element), indexing with integers, slices, ``...``, ``None`` and integer arrays, and the
+    (``==`` too, element by element), indexing with integers, slices, ``...``, ``None`` and integer arrays, and the
     methods here are traced; numbers and NumPy arrays mix in as constants.
     """
 
@@ -456,14 +308,14 @@ class Tensor(Operators):
 
     def __bool__(self) -> bool:
         raise TypeError(
-            f"{prefix('Tensor')}a Tensor has no value while the model is being traced: use ops.where(condition, a, b) "
-            "instead of `if`, `and`, `or` and `not`"
+            f"{prefix('Tensor')}a Tensor has no truth value while the model is being traced: use "
+            "ops.where(condition, a, b) instead of `if`, `and`, `or` and `not`"
         )
 
     def _no_value(self) -> TypeError:
         return TypeError(
-            f"{prefix('Tensor')}a Tensor has no value while the model is being traced: compute with the functions of "
-            "pybackprop.ops, or write a pb.Function for work on arrays"
+            f"{prefix('Tensor')}a Tensor has no value while the model is being traced, so it cannot become a number or "
+            "a NumPy array: compute with the functions of pybackprop.ops, or write a pb.Function for work on arrays"
         )
 
     def __float__(self) -> float:
@@ -486,8 +338,8 @@ class Tensor(Operators):
 
     def __setitem__(self, key: Any, value: Any) -> None:
         raise TypeError(
-            f"{prefix('Tensor')}a Tensor cannot be written to: build a new one with ops.where(condition, a, b) or "
-            "ops.concat"
+            f"{prefix('Tensor')}a Tensor cannot be written in place: build a new one with ops.where(condition, a, b) "
+            "or ops.concat"
         )
 
     def __copy__(self) -> Tensor:

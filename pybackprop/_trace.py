@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from . import _core
-from ._tensor import Operators, Tensor, Tracer, tracing
+from ._tensor import Operators, Tensor
+from ._tracer import Tracer, tracing
 
 if TYPE_CHECKING:
     from .nn.module import Module

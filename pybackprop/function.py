@@ -7,17 +7,17 @@ from typing import Any
 import numpy as np
 
 from . import _core
-from ._tensor import Tensor, Tracer, current, prefix
+from ._tensor import Tensor
+from ._tracer import Tracer, current, prefix
 
 
 class Function:
     """An operation of your own, on NumPy arrays, with its own derivative.
 
     Subclass it with three methods; an instance is called on Tensors in ``forward`` of a Module or in an objective, and
-    on arrays anywhere. The arrays given to the methods are views that are valid during the call: read-only, of the
-    program's dtype (labels and ids int64). An exception in a method ends the step before the update, with nothing
-    changed. An instance is kept by the programs that use it, so what it remembers between ``forward`` and ``backward``
-    is shared by them.
+    on arrays anywhere. The methods are given copies, theirs to keep or to write in, of the program's dtype (labels and
+    ids int64). An exception in a method ends the step before the update, with nothing changed. An instance is kept by
+    the programs that use it, so what it remembers between ``forward`` and ``backward`` is shared by them.
 
     >>> import numpy as np
     >>> import pybackprop as pb

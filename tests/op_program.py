@@ -17,7 +17,7 @@ def case_rng(case: OpCase) -> np.random.Generator:
 
 def cast(arrays: list[np.ndarray], dtype: str) -> list[np.ndarray]:
     """Float arrays in ``dtype``, integer ones as they are."""
-    return [a.astype(dtype) if a.dtype.kind == "f" else a for a in arrays]
+    return [np.asarray(a, dtype) if a.dtype.kind == "f" else a for a in arrays]
 
 
 def dense(gradient, shape: tuple[int, ...]) -> np.ndarray:
@@ -63,10 +63,11 @@ class OpProgram:
                 loss = term if loss is None else graph.node("add", [loss, term])[0]
             wanted.append(loss)
         self.program = _core.Program(graph, wanted, loss=loss, wrt=[ids[i] for i in self._wrt], threads=threads)
+        self._forward = _core.Program(graph, [loss]) if gradient else None
 
     def directions(self, rng: np.random.Generator) -> list[np.ndarray]:
         """Random gradients of the case's outputs."""
-        return [rng.standard_normal(self.output_shapes[k]) for k in self.case.outputs]
+        return [np.asarray(rng.standard_normal(self.output_shapes[k])) for k in self.case.outputs]
 
     def run(self, arrays: list[np.ndarray], directions: list[np.ndarray] | None = None):
         """Outputs, loss (None without gradient) and dense gradients."""
@@ -81,6 +82,21 @@ class OpProgram:
         if directions is None:
             return outputs, None, gradients
         return outputs[:-1], float(outputs[-1]), gradients
+
+
+    def differences(self, arrays: list[np.ndarray], directions: list[np.ndarray], i: int, step: np.ndarray) -> float:
+        """Derivative of the loss at ``arrays[i]`` along ``step``, from four points at -2, -1, 1 and 2 steps. In double."""
+        arrays = [np.array(a) for a in arrays]
+        fed = (*(arrays[j] for j in self._fed), *directions)
+        for j, param in self._params.items():
+            param.assign(arrays[j])
+        start, at = arrays[i].copy(), []
+        for k in (-2, -1, 1, 2):
+            np.add(start, k * step, out=arrays[i])
+            if i in self._params:
+                self._params[i].assign(arrays[i])
+            at.append(float(self._forward.run(fed)[0][0]))
+        return (at[0] - 8 * at[1] + 8 * at[2] - at[3]) / 12
 
 
 def same_bits(a: np.ndarray, b: np.ndarray) -> bool:

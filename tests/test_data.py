@@ -169,7 +169,9 @@ class TestPrefetch:
         self.check(plain, ahead, [(100, 100), (200, 100)])
 
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-    @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Python warns of threads and fork; this is what is tested
+    @pytest.mark.filterwarnings(
+        "ignore::DeprecationWarning"
+    )  # Python warns of threads and fork; this is what is tested
     def test_a_forked_child_neither_hangs_nor_crashes(self, rng):
         plain, ahead = self.feeders(rng)
         self.check(plain, ahead, [(0, 100)])

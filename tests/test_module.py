@@ -144,6 +144,7 @@ def test_a_parameter_outside_of_a_trace_acts_as_an_array():
     np.testing.assert_array_equal(np.ones(2) + p, [2, 5])
     np.testing.assert_array_equal(np.sqrt(p), [1, 2])
     np.testing.assert_array_equal(p.sum(), 5)
+    assert np.sum(p) == 5 and np.mean(p, axis=0) == 2.5 and np.allclose(p, [1, 4]) and np.max(np.stack([p, p])) == 4
     assert len(p) == 2 and p.ndim == 1 and p.size == 2 and p.dtype == np.float32
     assert "Parameter" in repr(p) and float(p[1]) == 4
     assert nn.Parameter(np.zeros(2), dtype="float64").dtype == np.float64
@@ -409,12 +410,15 @@ def _keeps(self, x):
 
 MISTAKES = {
     "if": (_in_if, TypeError, r"\[Tensor\] Made: .*use ops.where"),
-    "write": (_writes, TypeError, r"\[Tensor\] Made: .*cannot be written to"),
+    "write": (_writes, TypeError, r"\[Tensor\] Made: .*cannot be written in place"),
     "attribute": (_keeps, TypeError, r"\[Made\] h: a Tensor cannot be kept in a Module"),
     "float": (lambda self, x: float(x), TypeError, "has no value while the model is being traced"),
     "index": (lambda self, x: [1, 2][x], TypeError, "has no value while the model is being traced"),
     "numpy": (lambda self, x: np.asarray(x), TypeError, "has no value while the model is being traced"),
-    "ufunc": (lambda self, x: np.sin(x), TypeError, "np.sin cannot be traced"),
+    "ufunc": (lambda self, x: np.sin(x), TypeError, "NumPy's sin cannot be traced: use the functions"),
+    "known ufunc": (lambda self, x: np.tanh(x), TypeError, "NumPy's tanh cannot be traced: use ops.tanh"),
+    "numpy function": (lambda self, x: np.mean(x, axis=0), TypeError, "NumPy's mean cannot be traced: use ops.mean"),
+    "numpy of parameter": (lambda self, x: x + np.sum(self.p), TypeError, "NumPy's sum cannot be traced: use ops.sum"),
     "nothing": (lambda self, x: None, TypeError, r"Made.forward returned None"),
     "string": (lambda self, x: {1}, TypeError, r"Made.forward must return Tensors"),
     "parameter value": (lambda self, x: x + np.asarray(self.p), TypeError, "a Parameter has no value"),

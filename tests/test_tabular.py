@@ -272,7 +272,7 @@ def test_rows_without_a_target_are_left_out_with_a_note(tmp_path):
 
 
 def test_unknown_endings_and_a_repeated_column_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="ends in [.]csv"):
+    with pytest.raises(ValueError, match=r"ends in [.]csv"):
         read_table(tmp_path / "t.xlsx")
     with pytest.raises(FileNotFoundError):
         read_table(tmp_path / "absent.csv")
@@ -337,7 +337,7 @@ def test_a_damaged_model_file_is_refused(tmp_path, fitted, change):
     model.save(path)
     tensors, metadata = load_file(path)
     save_file(*reversed_path(change(tensors, json.loads(metadata["pybackprop.tabular"])), path))
-    with pytest.raises(ValueError, match="m[.]safetensors") as info:
+    with pytest.raises(ValueError, match=r"m[.]safetensors") as info:
         TabularModel.load(path)
     assert "\n" not in str(info.value)
 

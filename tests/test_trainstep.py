@@ -264,22 +264,23 @@ def test_state_dicts_that_do_not_fit(batch):
         pb.TrainStep(objective, nn.Linear(2, 2), optim.Adam(lr=0.1)).load_state_dict(state)
     with pytest.raises(ValueError, match="schedule"):
         pb.TrainStep(objective, model, optim.Adam(lr=optim.Constant(0.1))).load_state_dict({**state, "lr": 0.1})
-    with pytest.raises(ValueError, match="no entry 'rule'"):
+    with pytest.raises(ValueError, match="no entry 'lr'"):
         step.load_state_dict({})
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3, 4])
-def test_same_bits_for_any_number_of_threads(threads, rng):
-    pb.manual_seed(0)
-    model = nn.Sequential(nn.Linear(20, 48), nn.LayerNorm(48), nn.ReLU(), nn.Dropout(0.3), nn.Linear(48, 4))
-    loss = nn.CrossEntropyLoss()
-    step = pb.TrainStep(lambda m, x, y: loss(m(x), y), model, optim.AdamW(lr=0.01), clip_norm=1.0, seed=3, threads=threads)
+def test_same_bits_for_any_number_of_threads():
     data = np.random.default_rng(7)
     x, y = data.normal(size=(37, 20)).astype(np.float32), data.integers(0, 4, 37)
-    losses = [step(x, y) for _ in range(200)]
-    bits = (losses, state_bits(model))
-    known = test_same_bits_for_any_number_of_threads.__dict__.setdefault("bits", bits)
-    assert bits == known
+    loss = nn.CrossEntropyLoss()
+    found = []
+    for threads in (1, 2, 3, 4):
+        pb.manual_seed(0)
+        model = nn.Sequential(nn.Linear(20, 48), nn.LayerNorm(48), nn.ReLU(), nn.Dropout(0.3), nn.Linear(48, 4))
+        step = pb.TrainStep(
+            lambda m, x, y: loss(m(x), y), model, optim.AdamW(lr=0.01), clip_norm=1.0, seed=3, threads=threads
+        )
+        found.append(([step(x, y) for _ in range(200)], state_bits(model)))
+    assert all(bits == found[0] for bits in found)
 
 
 def test_two_steps_train_two_parts_of_one_model(rng):
@@ -291,7 +292,9 @@ def test_two_steps_train_two_parts_of_one_model(rng):
 
     model, x = Pair(), rng.normal(size=(5, 3)).astype(np.float32)
     first = pb.TrainStep(lambda m, x: (m.a(x) ** 2).mean(), model, optim.Adam(lr=0.1))
-    second = pb.TrainStep(lambda m, x: (m.b(m.a(x)) ** 2).mean(), model, optim.Adam(lr=0.1, groups={"a.*": dict(frozen=True)}))
+    second = pb.TrainStep(
+        lambda m, x: (m.b(m.a(x)) ** 2).mean(), model, optim.Adam(lr=0.1, groups={"a.*": dict(frozen=True)})
+    )
     before = state_bits(model)
     first(x)
     middle = state_bits(model)
@@ -352,7 +355,9 @@ def test_inspect(batch):
     assert seen.loss == value
     np.testing.assert_array_equal(seen.gradients["0.weight"], grads["0.weight"])
     hidden, gradient = seen["1"]
-    np.testing.assert_allclose(hidden, np.tanh(batch[0] @ np.asarray(model[0].weight).T + np.asarray(model[0].bias)), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        hidden, np.tanh(batch[0] @ np.asarray(model[0].weight).T + np.asarray(model[0].bias)), rtol=1e-4, atol=1e-5
+    )
     output, d_output = seen["2"]
     np.testing.assert_allclose(d_output, 2 * (output - batch[1]) / output.size, rtol=1e-4, atol=1e-6)
     assert gradient.shape == hidden.shape and len(seen) >= 3 and set(seen) >= {"0", "1", "2"}

@@ -70,7 +70,7 @@ struct Cut {
   bool rows;
 };
 PBP_INLINE Cut cut_elements(const Shape& s) {
-  constexpr int64_t kBlock = 4096, kManyRows = 32;
+  constexpr int64_t kBlock = 1024, kManyRows = 32;
   const int64_t n = s.count();
   if (n == 0) return {1, 0, true};
   const int64_t dim0 = s.rank ? s.dim[0] : 1;

@@ -41,8 +41,8 @@ static bool infer_class_loss(Infer& s, bool entropy) {
   p.probabilities = entropy && !s.is_int(1);
   if (p.probabilities) {
     if (!s.in(1).same(x))
-      return s.fail("expects integer labels (%lld,) or probabilities (%lld, %lld), but %s holds floating-point %s", rows,
-                    rows, classes, s.who(1), s.text(s.in(1)));
+      return s.fail("expects integer labels (%lld,) or probabilities (%lld, %lld), but %s holds floating-point %s",
+                    rows, rows, classes, s.who(1), s.text(s.in(1)));
   } else {
     if (!s.expect_int(1, 0, p.classes, "labels", p.ignore)) return false;
     s.no_gradient(1);

@@ -97,7 +97,9 @@ def check_range(array: np.ndarray, name: str, low: int, high: int, exempt: int |
         return
     at = np.unravel_index(int(np.argmax(wrong)), wrong.shape)
     row = at[0] if len(at) == 1 else tuple(int(i) for i in at)
-    raise ValueError(f"{where}: {what} must be from {low} to {high - 1}, but {name}[{row}] is {array[at]}".removeprefix(": "))
+    raise ValueError(
+        f"{where}: {what} must be from {low} to {high - 1}, but {name}[{row}] is {array[at]}".removeprefix(": ")
+    )
 
 
 def split_last(arrays: list[np.ndarray], fraction: float, rows: int) -> tuple[list[np.ndarray], list[np.ndarray]]:

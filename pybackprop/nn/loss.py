@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .. import ops
-from .._tensor import current
+from .._tracer import current
 from .module import Module
 
 

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from .. import _core
-from .._tensor import Tensor, Tracer, current, prefix
+from .._tensor import Tensor
 from .._trace import flatten, lift_outputs
+from .._tracer import Tracer, current, prefix
 from .parameter import Buffer, Parameter, Stored, as_array
 from .running import Programs
 
@@ -105,8 +106,8 @@ class Module:
     def __setattr__(self, name: str, value: Any) -> None:
         if isinstance(value, Tensor):
             raise TypeError(
-                f"[{type(self).__name__}] {name}: a Tensor cannot be kept in a Module, it lives only while the model is "
-                "being traced: return it from forward instead"
+                f"[{type(self).__name__}] {name}: a Tensor cannot be kept in a Module, it lives only while the model "
+                "is being traced: return it from forward instead"
             )
         old = self.__dict__.get(name)
         if isinstance(old, Stored) and value is not None and not isinstance(value, (Stored, Module)):

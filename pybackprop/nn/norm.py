@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .. import ops
-from .._tensor import current
+from .._tracer import current
 from .linear import positive
 from .module import Module
 from .parameter import Parameter

@@ -7,7 +7,8 @@ from typing import Any, Literal
 import numpy as np
 
 from .. import _core
-from .._tensor import Operators, Tensor, current, prefix
+from .._tensor import Operators, Tensor
+from .._tracer import current, prefix
 
 Layout = Literal["dense", "linear"]
 _FLOATS = ("float32", "float64")
@@ -61,9 +62,13 @@ class Stored(Operators):
             raise ValueError(f"a {type(self).__name__} of shape {self.shape} cannot take values of shape {array.shape}")
         self._param.assign(array)
 
+    @property
+    def _layout(self) -> Layout:
+        return "linear" if self._param.layout == "linear" else "dense"
+
     def _convert(self, dtype: str) -> None:
         if self.dtype.kind == "f" and self.dtype != dtype:
-            self._param = _core.Param(self.numpy().astype(dtype), self._param.layout, self._param.sparse)
+            self._param = _core.Param(self.numpy().astype(dtype), self._layout, self._param.sparse)
             self._stamp = _core.bump_version()
 
     def item(self) -> float:
@@ -156,10 +161,10 @@ class Parameter(Stored):
             self._stamp = _core.bump_version()
 
     def __reduce__(self) -> Any:
-        return _parameter, (self.numpy(), self.trainable, self._param.layout, self._param.sparse)
+        return _parameter, (self.numpy(), self.trainable, self._layout, self._param.sparse)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Parameter:
-        twin = memo[id(self)] = _parameter(self.numpy(), self.trainable, self._param.layout, self._param.sparse)
+        twin = memo[id(self)] = _parameter(self.numpy(), self.trainable, self._layout, self._param.sparse)
         return twin
 
 

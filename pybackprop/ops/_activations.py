@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .._tensor import prefix
+from .._tracer import prefix
 from ._call import node, op
 
 

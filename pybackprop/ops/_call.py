@@ -12,22 +12,26 @@ import numpy as np
 
 from .. import _core
 from .._cache import LRU
-from .._tensor import Operators, Tensor, Tracer, current, prefix
+from .._tensor import Operators, Tensor
+from .._tracer import Tracer, current, prefix
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-@dataclass(frozen=True)
+@dataclass
 class Face:
     """A function of ``ops``: which arguments are arrays, and which of these may hold integers."""
 
     name: str
     body: Callable[..., Any]
-    signature: inspect.Signature
     operands: tuple[str, ...]
     integers: tuple[str, ...]
     training: bool  # whether it is run as in training unless its `training` argument says otherwise
     random: bool
+
+    @functools.cached_property
+    def signature(self) -> inspect.Signature:
+        return inspect.signature(self.body)
 
 
 class Entry(NamedTuple):
@@ -53,7 +57,7 @@ def op(
 
     def declare(body: F) -> F:
         name = body.__name__
-        face = Face(name, body, inspect.signature(body), operands, integers, training, random)
+        face = Face(name, body, operands, integers, training, random)
         _faces[name] = face
 
         @functools.wraps(body)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .._tensor import Operators, Tensor, prefix
+from .._tensor import Operators, Tensor
+from .._tracer import prefix
 from ._call import lift, node, one_dim, op, shape_arg, tracer
 
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from .._tensor import Tensor, prefix
+from .._tensor import Tensor
+from .._tracer import prefix
 from ._call import lift, node, op
 
 _REDUCTIONS = {"none": 0, "mean": 1, "sum": 2}

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from .._tensor import Operators, Tensor, prefix
+from .._tensor import Operators, Tensor
+from .._tracer import prefix
 from ._call import lift, many_dims, node, one_dim, op, shape_arg
 
 
@@ -273,8 +274,8 @@ def _rows(x: Any, ids: Any) -> Any:
     ids = np.asarray(ids)
     if ids.dtype.kind == "b":
         raise TypeError(
-            f"{prefix('Tensor')}a boolean mask would give a shape that depends on values: use ops.where, or multiply by "
-            "the mask"
+            f"{prefix('Tensor')}a boolean mask would give a shape that depends on values: use ops.where, or multiply "
+            "by the mask"
         )
     if ids.size == 0:
         ids = ids.astype(np.int64)

@@ -21,9 +21,9 @@ Logs = Mapping[str, float]
 class Callback:
     """Base of all callbacks. Override the hooks you need.
 
-    ``logs`` are metrics: of the epoch, validation included, at its end; means over the epoch so far within it. Overriding a
-    batch hook makes the run come back to Python after every batch; ``on_train_chunk_end`` is called about every 50 ms
-    instead, with the number of batches done. To end the run, set ``self.trainer.stop_training = True``.
+    ``logs`` are metrics: of the epoch, validation included, at its end; means over the epoch so far within it.
+    Overriding a batch hook makes the run come back to Python after every batch; ``on_train_chunk_end`` is called about
+    every 50 ms instead, with the number of batches done. To end the run, set ``self.trainer.stop_training = True``.
 
     Attributes:
         trainer: the Trainer, from ``on_train_begin`` on. ``self.model`` is its model.
@@ -70,9 +70,7 @@ class Callback:
 
 def overrides(callback: Callback, *hooks: str) -> bool:
     """Whether a callback does anything at these hooks."""
-    return any(
-        hook in vars(callback) or getattr(type(callback), hook) is not getattr(Callback, hook) for hook in hooks
-    )
+    return any(hook in vars(callback) or getattr(type(callback), hook) is not getattr(Callback, hook) for hook in hooks)
 
 
 class _Monitor(Callback):
@@ -93,7 +91,9 @@ class _Monitor(Callback):
         known = self.params["metrics"]
         if known and self.monitor not in known:
             hint = "; give fit validation data" if self.monitor.removeprefix("val_") in known else ""
-            raise ValueError(f"{type(self).__name__} monitors {self.monitor!r}, but the metrics are {', '.join(known)}{hint}")
+            raise ValueError(
+                f"{type(self).__name__} monitors {self.monitor!r}, but the metrics are {', '.join(known)}{hint}"
+            )
 
     def _improves(self, logs: Logs | None) -> bool:
         value = (logs or {}).get(self.monitor, float("nan"))
@@ -114,7 +114,8 @@ class EarlyStopping(_Monitor):
         restore_best_weights: at the end of the run put back the weights of the best epoch. Default False.
 
     Attributes:
-        best: best value seen. ``best_epoch``: its epoch. ``stopped_epoch``: the epoch at which it stopped the run, or None.
+        best: best value seen. ``best_epoch``: its epoch. ``stopped_epoch``: the epoch at which it stopped the run, or
+            None.
     """
 
     def __init__(
@@ -133,7 +134,10 @@ class EarlyStopping(_Monitor):
         self._forget()
 
     def _forget(self) -> None:
-        self.best, self.best_epoch, self.stopped_epoch, self.wait = None, None, None, 0
+        self.best: float | None = None
+        self.best_epoch: int | None = None
+        self.stopped_epoch: int | None = None
+        self.wait = 0
         self._weights: dict[str, np.ndarray] | None = None
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
@@ -171,7 +175,8 @@ class ModelCheckpoint(_Monitor):
     """Writes a checkpoint after each epoch (``Trainer.save_checkpoint``), or only the model's weights.
 
     Args:
-        path: file to write; may hold ``{epoch}`` (counted from 1) and metrics, as ``"run-{epoch:03d}-{val_loss:.3f}.safetensors"``.
+        path: file to write; may hold ``{epoch}`` (counted from 1) and metrics, as
+            ``"run-{epoch:03d}-{val_loss:.3f}.safetensors"``.
         monitor: metric for ``save_best_only``. Default ``"val_loss"``.
         save_best_only: write only when ``monitor`` improves. Default False.
         mode: as in :class:`EarlyStopping`.
@@ -201,7 +206,9 @@ class ModelCheckpoint(_Monitor):
         try:
             path = self.path.format(epoch=epoch + 1, **(logs or {}))
         except KeyError as error:
-            raise ValueError(f"ModelCheckpoint's path uses {error}, but the metrics are {', '.join(logs or {})}") from None
+            raise ValueError(
+                f"ModelCheckpoint's path uses {error}, but the metrics are {', '.join(logs or {})}"
+            ) from None
         if self.save_weights_only:
             from ..io import save
 
@@ -233,10 +240,13 @@ class LearningRateScheduler(Callback):
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         if isinstance(self.trainer.optimizer.lr, Schedule):
-            raise TypeError(f"LearningRateScheduler needs a number as lr, but the optimizer's is {self.trainer.optimizer.lr!r}")
+            raise TypeError(
+                f"LearningRateScheduler needs a number as lr, but the optimizer's is {self.trainer.optimizer.lr!r}"
+            )
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
-        self.trainer.optimizer.lr = float(self.schedule(epoch, self.trainer.optimizer.lr))
+        optimizer: Any = self.trainer.optimizer
+        optimizer.lr = float(self.schedule(epoch, optimizer.lr))
 
 
 class CSVLogger(Callback):

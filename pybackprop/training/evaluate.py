@@ -35,9 +35,12 @@ class Evaluator:
         """The inference program of the objective."""
         return self._cached("objective", specs, lambda: self._build_objective(specs))
 
-    def results(self, data: Data, kinds: tuple[bool, ...], batch_rows: int) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    def results(
+        self, data: Data, kinds: tuple[bool, ...], batch_rows: int
+    ) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
         """Loss and extras of every batch, (batches, outputs), with the batches' rows and the extras' names."""
-        results, rows, extras = [], [], ()
+        results, rows = [], []
+        extras: tuple[str, ...] = ()
         for first in range(0, data.rows, batch_rows):
             last = min(first + batch_rows, data.rows)
             compiled = self.compile(data.specs(last - first, kinds))
@@ -60,7 +63,9 @@ class Evaluator:
                 outputs, _, _ = program.run(data.batch(first, first + size))
                 parts.append(outputs)
                 first += size
-        return unflatten(tree, [np.concatenate(pieces) if len(pieces) > 1 else pieces[0] for pieces in zip(*parts, strict=True)])
+        return unflatten(
+            tree, [np.concatenate(pieces) if len(pieces) > 1 else pieces[0] for pieces in zip(*parts, strict=True)]
+        )
 
     def compile_model(self, specs: tuple[Any, ...]) -> Any:
         """The inference program of the model alone, and the structure of its output."""
@@ -97,5 +102,3 @@ def call_model(model: Module, X: Any) -> Any:
     if isinstance(X, dict):
         return model(**X)
     return model(X)
-
-

@@ -33,7 +33,12 @@ class Data:
 
     @classmethod
     def take(
-        cls, X: Any, y: Any = None, sample_weight: Any = None, class_weight: Any = None, names: tuple[str, str] = ("X", "y")
+        cls,
+        X: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        class_weight: Any = None,
+        names: tuple[str, str] = ("X", "y"),
     ) -> Data:
         """Convert and check everything but the model's own rules.
 
@@ -73,6 +78,12 @@ class Data:
         """Some rows as Data."""
         return Data(map_leaves(self.args, lambda a: a[first:last]), self.names, self.weighted)
 
+    def rows_that_weigh(self) -> np.ndarray | None:
+        """Rows whose weight is not 0, if some are 0. A batch of the others would have no loss: 0 / 0."""
+        if not self.weighted or self.arrays[-1].all():
+            return None
+        return np.flatnonzero(self.arrays[-1])
+
     def check_ranges(self, program: Any) -> None:
         """Raises ValueError if labels or ids anywhere are out of the range that the program takes."""
         for index, low, high, exempt, what, where in program.input_ranges():
@@ -87,7 +98,8 @@ def row_weights(y: Any, sample_weight: Any, class_weight: Any, rows: int, name: 
     """Weights of the rows: ``sample_weight`` times the weight of the row's class; None if there are neither.
 
     Args:
-        class_weight: ``{label: weight}`` (1 for labels not named), or ``"balanced"``: ``n / (classes * count of the class)``.
+        class_weight: ``{label: weight}`` (1 for labels not named), or ``"balanced"``: ``n / (classes * count of the
+            class)``.
 
     Raises:
         ValueError, TypeError: bad weights, or class weights for a target that is no column of labels.

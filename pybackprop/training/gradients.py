@@ -1,4 +1,4 @@
-"""Gradients without training: value_and_grad, every activation of one step, and analytic against numerical gradients."""
+"""Gradients without training: value_and_grad, inspect, and analytic against numerical gradients."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _PROGRAMS, _PROGRAM_BYTES = 16, 1 << 28
 class _Built(NamedTuple):
     program: _core.Program
     extras: tuple[str, ...]
-    names: tuple[str, ...]      # of the parameters with a gradient
-    inputs: tuple[int, ...]     # numbers of the flattened inputs with a gradient
-    kept: tuple[str, ...]       # names of the activations
+    names: tuple[str, ...]  # of the parameters with a gradient
+    inputs: tuple[int, ...]  # numbers of the flattened inputs with a gradient
+    kept: tuple[str, ...]  # names of the activations
 
 
 class _Differentiated:
-    """Programs for the gradients of an objective, one for each set of argument shapes, made anew when a model changes."""
+    """Programs for the gradients of an objective: one for each set of shapes, made anew when the model changes."""
 
     def __init__(self, objective: Callable[..., Any], model: Module, training: bool, keep: bool) -> None:
         if not callable(objective):
@@ -61,7 +61,9 @@ class _Differentiated:
         wanted: list[int] = []
         for number in argnums:
             if not -len(specs) <= number < len(specs):
-                raise ValueError(f"argnums asks for argument {number}, but the objective got {len(specs)} besides the model")
+                raise ValueError(
+                    f"argnums asks for argument {number}, but the objective got {len(specs)} besides the model"
+                )
             number %= len(specs)
             for i in range(first[number], first[number + 1]):
                 if leaves[i].integer:
@@ -98,9 +100,10 @@ def value_and_grad(
         seed: seed of dropout; every call drops the same.
 
     Returns:
-        A function of the arrays that returns ``(value, grads)``: a float, and ``{"0.weight": array, …}`` (``(rows, values)``
-        for a sparse embedding). ``value`` is ``(float, {"name": float})`` if the objective gives extras. With ``argnums`` there is
-        a third item: an array for a single number, a tuple for several, in the structure of the arguments.
+        A function of the arrays that returns ``(value, grads)``: a float, and ``{"0.weight": array, …}`` (``(rows,
+        values)`` for a sparse embedding). ``value`` is ``(float, {"name": float})`` if the objective gives extras. With
+        ``argnums`` there is a third item: an array for a single number, a tuple for several, in the structure of the
+        arguments.
 
     Raises:
         ValueError, TypeError: when called, a mistake in the model or arrays.
@@ -202,8 +205,8 @@ class GradCheck:
 
     Attributes:
         ok: every error is at most ``rtol``.
-        errors: by parameter name, the largest ``|analytic - numerical|`` among the coordinates tried, relative to the largest
-            gradient of that parameter.
+        errors: by parameter name, the largest ``|analytic - numerical|`` among the coordinates tried, relative to the
+            largest gradient of that parameter.
         rtol: the tolerance.
         worst: ``(name, index, analytic, numerical)`` of the largest error, None if there was nothing to try.
     """
@@ -231,8 +234,8 @@ def gradcheck(
 
     The numerical derivative is the four-point central difference
     ``(f(w-2h) - 8 f(w-h) + 8 f(w+h) - f(w+2h)) / 12h`` with ``h = eps * max(1, |w|)``, whose error falls with ``h**4``
-    (Abramowitz and Stegun, 25.3.6). Where it disagrees it is taken again with a hundredth of ``h``, so that a kink close to the
-    point (a ReLU near 0) is not mistaken for a wrong gradient.
+    (Abramowitz and Stegun, 25.3.6). Where it disagrees it is taken again with a hundredth of ``h``, so that a kink
+    close to the point (a ReLU near 0) is not mistaken for a wrong gradient.
 
     Args:
         objective: as in :func:`value_and_grad`.
@@ -278,7 +281,9 @@ def gradcheck(
 
         def difference(index: tuple[int, ...], h: float, loss: Any = loss, values: np.ndarray = values) -> float:
             w = values[index]
-            return (loss(index, w - 2 * h) - 8 * loss(index, w - h) + 8 * loss(index, w + h) - loss(index, w + 2 * h)) / (12 * h)
+            return (
+                loss(index, w - 2 * h) - 8 * loss(index, w - h) + 8 * loss(index, w + h) - loss(index, w + 2 * h)
+            ) / (12 * h)
 
         # Rounding of the loss, about 1e-16 / h, is the least error there can be, also where every gradient is 0.
         scale = max(float(np.abs(gradient).max(initial=0.0)), 1e-6)
@@ -289,10 +294,11 @@ def gradcheck(
             tries = [difference(index, h)]
             if abs(tries[0] - gradient[index]) > rtol * scale:
                 tries.append(difference(index, h / 100))
-            numerical = min(tries, key=lambda d, a=gradient[index]: abs(d - a))
-            error = abs(numerical - float(gradient[index])) / scale
+            analytic = float(gradient[index])
+            misses = [abs(d - analytic) for d in tries]
+            error = min(misses) / scale
             if worst is None or error > max(errors.values()):
-                worst = (name, index, float(gradient[index]), numerical)
+                worst = (name, index, analytic, tries[misses.index(min(misses))])
             errors[name] = max(errors[name], error) if error == error else float("inf")
         handle.assign(values)
     return GradCheck(all(e <= rtol for e in errors.values()), errors, rtol, worst)

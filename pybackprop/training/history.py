@@ -13,8 +13,8 @@ class History:
         history: ``{"loss": [...], "accuracy": [...], "val_loss": [...]}``.
         epoch: the epochs' numbers, from 0.
         params: what ``fit`` was called with: ``epochs``, ``batch_size``, ``rows``, ``batches`` (a epoch), ``metrics``.
-        stopped: why the run ended before its last epoch: ``"interrupted"`` (Ctrl-C), ``"time_limit"``, ``"callback"``; None if
-            it did not.
+        stopped: why the run ended before its last epoch: ``"interrupted"`` (Ctrl-C), ``"time_limit"``, ``"callback"``;
+            None if it did not.
     """
 
     def __init__(self) -> None:
@@ -39,7 +39,8 @@ class History:
 
     def __repr__(self) -> str:
         last = ", ".join(f"{name}={values[-1]:.4g}" for name, values in self.history.items() if values)
-        return f"History({len(self.epoch)} epochs{': ' + last if last else ''}{f', stopped: {self.stopped}' if self.stopped else ''})"
+        parts = [f"{len(self.epoch)} epochs", last, f"stopped: {self.stopped}" if self.stopped else ""]
+        return f"History({'; '.join(p for p in parts if p)})"
 
     def plot(self, path: str | os.PathLike[str] | None = None) -> Any:
         """Draw learning curves: the loss, and the first metric beside it, for training and validation data.
@@ -67,9 +68,14 @@ class History:
         epochs = [e + 1 for e in self.epoch]
         marker = "o" if len(epochs) < 16 else None
         for axes, name in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
-            for key, label, colour, style in ((name, "training", "#4c72b0", "-"), (f"val_{name}", "validation", "#dd8452", "-")):
+            for key, label, colour, style in (
+                (name, "training", "#4c72b0", "-"),
+                (f"val_{name}", "validation", "#dd8452", "-"),
+            ):
                 if key in self.history:
-                    axes.plot(epochs, self.history[key], style, color=colour, label=label, marker=marker, ms=3.5, lw=1.8)
+                    axes.plot(
+                        epochs, self.history[key], style, color=colour, label=label, marker=marker, ms=3.5, lw=1.8
+                    )
             axes.set_xlabel("epoch")
             axes.set_ylabel(name.replace("_", " "))
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -11,8 +11,8 @@ from typing import Any
 class Interruptible:
     """Within the block the first Ctrl-C only sets ``requested``; a second one raises KeyboardInterrupt as usual.
 
-    Only Python's own handler is replaced, and only in the main thread: where another is installed, KeyboardInterrupt comes
-    as it would.
+    Only Python's own handler is replaced, and only in the main thread: where another is installed, KeyboardInterrupt
+    comes as it would.
     """
 
     def __init__(self) -> None:

@@ -23,18 +23,27 @@ def epoch_order(seed: int, epoch: int, rows: int) -> np.ndarray:
 
 
 class Batches:
-    """The batches of an in-memory data set: ``full`` of ``batch_rows`` rows, then one of the ``tail`` rows left, if any.
+    """The batches of an in-memory data set: ``full`` of ``batch_rows`` rows, then one of ``tail`` rows if any are left.
 
     Args:
+        batch_rows: rows a batch, at most as many as there are.
+        keep: the only rows to take; None for all.
         compile: gives the training program for a number of rows.
     """
 
     def __init__(
-        self, data: Data, kinds: tuple[bool, ...], batch_rows: int, dtype: str, compile: Callable[[int], Compiled]
+        self,
+        data: Data,
+        kinds: tuple[bool, ...],
+        batch_rows: int,
+        dtype: str,
+        keep: np.ndarray | None,
+        compile: Callable[[int], Compiled],
     ) -> None:
-        self.rows = data.rows
-        self.batch_rows = min(batch_rows, data.rows)
-        self.full, self.tail = divmod(data.rows, self.batch_rows)
+        self._keep = keep
+        self.rows = data.rows if keep is None else len(keep)
+        self.batch_rows = batch_rows
+        self.full, self.tail = divmod(self.rows, batch_rows)
         self.count = self.full + (self.tail > 0)
         self.sizes = np.full(self.count, self.batch_rows, np.float64)  # rows of each batch
         if self.tail:
@@ -46,6 +55,10 @@ class Batches:
         if any(isinstance(a, np.memmap) for a in data.arrays) and width * self.batch_rows >= PREFETCH_BYTES:
             self.feeder = PrefetchFeeder(self._inner)
         self.capsule = self.feeder.capsule()
+
+    def set_order(self, order: np.ndarray | None) -> None:
+        """The order of the rows taken; None for their own."""
+        self.feeder.set_order(order if self._keep is None else self._keep if order is None else self._keep[order])
 
     def compiled(self, position: int) -> Compiled:
         """The program of the batch at this position; made again if a callback changed the model."""

@@ -48,7 +48,9 @@ class MeanMetric(Metric):
     def sums(self, pred: Any, target: Any) -> tuple[Any, ...]:
         value = self.function(pred, target)
         if tuple(getattr(value, "shape", (None,))) != ():
-            raise ValueError(f"metric {self.name} must give a scalar Tensor, got {getattr(value, 'shape', type(value).__name__)}")
+            raise ValueError(
+                f"metric {self.name} must give a scalar Tensor, got {getattr(value, 'shape', type(value).__name__)}"
+            )
         return (value,)
 
     def finish(self, sums: np.ndarray, rows: np.ndarray) -> float:
@@ -58,8 +60,8 @@ class MeanMetric(Metric):
 class R2(Metric):
     """Coefficient of determination, ``1 - sum (y - p)^2 / sum (y - mean y)^2``, averaged over the target's columns.
 
-    As ``sklearn.metrics.r2_score``. Sums of squares of batches are joined around their own means (Chan et al. 1983), so a
-    large mean of ``y`` does not cost precision.
+    As ``sklearn.metrics.r2_score``. Sums of squares of batches are joined around their own means (Chan et al. 1983), so
+    a large mean of ``y`` does not cost precision.
     """
 
     name = "r2"
@@ -90,19 +92,21 @@ def aligned(target: Any, pred: Any, who: str) -> Any:
     """``target`` in the shape of ``pred``; (n,) and (n, 1) are the same column, anything else is an error."""
     if tuple(target.shape) == tuple(pred.shape):
         return target
-    shapes = [tuple(s) + (1,) if len(s) == 1 else tuple(s) for s in (target.shape, pred.shape)]
+    shapes = [(*s, 1) if len(s) == 1 else tuple(s) for s in (target.shape, pred.shape)]
     if shapes[0] != shapes[1]:
         raise ValueError(f"metric {who} expects a target of shape {tuple(pred.shape)}, got {tuple(target.shape)}")
     return target.reshape(pred.shape)
 
 
 def accuracy(pred: Any, target: Any) -> Any:
-    """Share of rows whose largest score is at the label; for one column of logits, whose sign agrees with the 0/1 target."""
+    """Share of rows whose largest score is at the label; one column of logits has its sign compared with 0/1."""
     if pred.ndim == 1 or pred.shape[-1] == 1:
         return ops.binary_correct(pred, target).mean()
     if target.ndim == pred.ndim:  # one-hot or probabilities: the largest of both must meet
         if tuple(target.shape) != tuple(pred.shape):
-            raise ValueError(f"metric accuracy expects labels, or a target of shape {tuple(pred.shape)}, got {tuple(target.shape)}")
+            raise ValueError(
+                f"metric accuracy expects labels, or a target of shape {tuple(pred.shape)}, got {tuple(target.shape)}"
+            )
         hit = (pred >= pred.max(-1, keepdim=True)) * (target >= target.max(-1, keepdim=True))
         return hit.max(-1).mean()
     return top_k(1)(pred, target)
@@ -150,7 +154,9 @@ def as_metric(given: Any) -> Metric:
             return MeanMetric(_NAMED[given], given)
         if match := re.fullmatch(r"top_?(\d+|k)(?:_accuracy)?", given):
             return MeanMetric(top_k(5 if match[1] == "k" else int(match[1])), given)
-        raise ValueError(f"unknown metric {given!r}; there are accuracy, top_k_accuracy (k = 5), top3, …, mae, mse and r2")
+        raise ValueError(
+            f"unknown metric {given!r}; there are accuracy, top_k_accuracy (k = 5), top3, …, mae, mse and r2"
+        )
     if callable(given):
         return MeanMetric(given, getattr(given, "__name__", type(given).__name__))
     raise TypeError(f"a metric is a name, a Metric or a function of (pred, target), got {type(given).__name__}")

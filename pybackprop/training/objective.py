@@ -49,15 +49,21 @@ def trace_objective(
         loss = result
         if isinstance(result, tuple):
             if len(result) != 2 or not isinstance(result[1], dict):
-                raise TypeError(f"{name} must return a scalar Tensor or (scalar, {{name: scalar}}), got a tuple of {len(result)}")
+                raise TypeError(
+                    f"{name} must return a scalar Tensor or (scalar, {{name: scalar}}), got a tuple of {len(result)}"
+                )
             loss = result[0]
             extras.update(result[1])
         if not isinstance(loss, Tensor):
-            raise TypeError(f"{name} must return a scalar Tensor or (scalar, {{name: scalar}}), got {type(loss).__name__}")
+            raise TypeError(
+                f"{name} must return a scalar Tensor or (scalar, {{name: scalar}}), got {type(loss).__name__}"
+            )
         for label, value in {"the loss": loss, **extras}.items():
             if tuple(getattr(value, "shape", ())) != ():
                 what = label if value is loss else f"the extra {label!r}"
-                raise ValueError(f"{name} must return scalars, but {what} has shape {tuple(value.shape)}: use .mean() or .sum()")
+                raise ValueError(
+                    f"{name} must return scalars, but {what} has shape {tuple(value.shape)}: use .mean() or .sum()"
+                )
         return (loss, *extras.values())
 
     if name.isidentifier():

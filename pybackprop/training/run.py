@@ -75,7 +75,11 @@ class Run:
             history.stopped = self._stopped
             self._call("on_train_end", {name: values[-1] for name, values in history.history.items() if values})
         if self._stopped == "interrupted":
-            warnings.warn("training was interrupted; the weights of the last finished batch are kept", RuntimeWarning, stacklevel=4)
+            warnings.warn(
+                "training was interrupted; the weights of the last finished batch are kept",
+                RuntimeWarning,
+                stacklevel=4,
+            )
 
     def _reason(self) -> str | None:
         """Why the run should end now, if it should."""
@@ -83,7 +87,11 @@ class Run:
             return "interrupted"
         if self._trainer.stop_training:
             return "callback"
-        if self._deadline is not None and time.monotonic() >= self._deadline and self._trainer.epoch < self._plan.target:
+        if (
+            self._deadline is not None
+            and time.monotonic() >= self._deadline
+            and self._trainer.epoch < self._plan.target
+        ):
             return "time_limit"
         return None
 
@@ -121,7 +129,8 @@ class Run:
             self._progress.epoch_end(epoch - self._plan.start, logs)
             self._call("on_epoch_end", epoch, logs)
             return
-        # Cut short: recorded for the reader, not an epoch for callbacks and schedules, which a resume will bring to its end.
+        # Cut short: recorded for the reader, not an epoch for callbacks and schedules, which a resume will bring to its
+        # end.
         self._stopped = reason
         trainer.cut = Cut(run.position, run.results.copy(), run.rows.copy())
         trainer.history.record(epoch, self._logs(run, validate=reason == "time_limit"))

@@ -31,26 +31,26 @@ class Compiled(NamedTuple):
 class TrainStep:
     """Trains a model on an objective, one batch a call.
 
-    ``step(x, y)`` computes the loss of one batch, its gradients and the optimizer's update in one call into C++. The parts
-    are callable apart: ``step.backward(x, y)``, ``step.grads()``, ``step.update()``. The objective is traced once for each
-    set of shapes and dtypes of the arrays, so Python inside it runs only then.
+    ``step(x, y)`` computes the loss of one batch, its gradients and the optimizer's update in one call into C++. The
+    parts are callable apart: ``step.backward(x, y)``, ``step.grads()``, ``step.update()``. The objective is traced once
+    for each set of shapes and dtypes of the arrays, so Python inside it runs only then.
 
     Gradients, optimizer state, and the random position of dropout belong to this object, parameters to the model: two
-    TrainSteps may train one model by turns, or two parts of it. Frozen parameters, and those the objective does not use, are
-    left alone.
+    TrainSteps may train one model by turns, or two parts of it. Frozen parameters, and those the objective does not
+    use, are left alone.
 
     Args:
-        objective: ``objective(model, *arrays)`` gives a scalar Tensor, or ``(scalar, {"name": scalar})``; the named extras of
-            the last step are in ``step.extras``.
-        model: the Module to train; its parameters' dtype is the dtype of all computation. Float arrays of other dtypes are
-            cast, integer arrays stay integers (labels, ids), booleans are 0 and 1.
+        objective: ``objective(model, *arrays)`` gives a scalar Tensor, or ``(scalar, {"name": scalar})``; the named
+            extras of the last step are in ``step.extras``.
+        model: the Module to train; its parameters' dtype is the dtype of all computation. Float arrays of other dtypes
+            are cast, integer arrays stay integers (labels, ids), booleans are 0 and 1.
         optimizer: for example ``optim.AdamW(lr=1e-3)``. Its numbers are read at each update.
         accumulate: average the gradients of so many batches into one update. Default 1.
         clip_norm: scale gradients down to this global 2-norm. Default None: off.
         clip_value: then clamp each gradient to ``[-clip_value, clip_value]``. Default None: off.
         seed: seed of dropout. Default 0.
-        threads: a team of exactly so many threads. Default None: what the work is worth, at most ``get_num_threads()``. The
-            results are the same bits for any number.
+        threads: a team of exactly so many threads. Default None: what the work is worth, at most ``get_num_threads()``.
+            The results are the same bits for any number.
         isa: an instruction set's name. Default None: the best of this machine.
 
     Raises:
@@ -98,13 +98,13 @@ class TrainStep:
         self.rates = Rates(optimizer)
         self._programs: LRU[Compiled] = LRU(_PROGRAMS, _PROGRAM_BYTES, lambda c: c.program.arena_bytes)
         self._ready: dict[Any, Compiled] = {}  # the same programs, by what is cheap to look up
-        self._usual: Compiled | None = None  # the last of them, and the shape of its first array
+        self._usual: Any = None  # the last of them, and the shape of its first array
         self._usual_shape: tuple[int, ...] | None = None
         self._structure_version = -1
         self._optimizer_version = -1
         self._params: dict[str, Any] = {}  # name -> core Param, in the model's order
         self._groups: tuple[list[int], list[dict[str, float]]] = ([], [])
-        self._stepper: _core.Stepper | None = None
+        self._stepper: Any = None  # a _core.Stepper once there is something to train
         self._last: Compiled | None = None
 
     def __call__(self, *arrays: Any) -> float:
@@ -117,14 +117,16 @@ class TrainStep:
         """
         stepper = self._stepper
         optimizer = self.optimizer
-        # The usual call is like the one before. The core checks every array against the program it is given and refuses before
-        # it changes anything, so a glance at the first array is enough here.
+        # The usual call is like the one before. The core checks every array against the program it is given and refuses
+        # before it changes anything, so a glance at the first array is enough here.
         if _version() == self._structure_version and optimizer.version == self._optimizer_version and arrays:
             try:
                 if arrays[0].shape == self._usual_shape:
                     compiled = self._usual
                     lr = optimizer.lr
-                    loss = stepper.step(compiled.program, arrays, lr if type(lr) is float else self.rates.at(stepper.steps))
+                    loss = stepper.step(
+                        compiled.program, arrays, lr if type(lr) is float else self.rates.at(stepper.steps)
+                    )
                     self._last = compiled
                     return loss
             except (AttributeError, TypeError, ValueError):
@@ -138,7 +140,7 @@ class TrainStep:
         return loss
 
     def backward(self, *arrays: Any) -> float:
-        """Compute the loss and the gradients of one batch; with ``accumulate`` add to those computed since the last update."""
+        """Loss and gradients of one batch; with ``accumulate`` they add to those since the last update."""
         compiled, inputs = self._lookup(arrays)
         loss = self._stepper.backward(compiled.program, inputs)
         self._last = compiled
@@ -179,7 +181,9 @@ class TrainStep:
         return self._stepper.steps if self._stepper is not None else 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Optimizer state for an exact resume: ``{"rule", "steps", "seed", "lr", "state": {"exp_avg": {name: array}, …}}``.
+        """Optimizer state for an exact resume.
+
+        ``{"rule", "steps", "seed", "lr", "state": {"exp_avg": {"0.weight": array, …}, …}}``.
 
         The model's parameters are not in it.
 
@@ -187,7 +191,9 @@ class TrainStep:
             ValueError: an accumulation has begun; a state is taken between updates.
         """
         if self._stepper is not None and self._stepper.micro:
-            raise ValueError(f"{self._stepper.micro} of {self.accumulate} batches are accumulated; call update() before state_dict()")
+            raise ValueError(
+                f"{self._stepper.micro} of {self.accumulate} batches are accumulated; call update() before state_dict()"
+            )
         states = self._stepper.state() if self._stepper is not None else {}
         return {
             "rule": self.optimizer.rule,
@@ -207,7 +213,9 @@ class TrainStep:
         if missing:
             raise ValueError(f"the optimizer state has no entry {sorted(missing)[0]!r}; it must come from state_dict()")
         if state["rule"] != self.optimizer.rule:
-            raise ValueError(f"the state is of the rule {state['rule']!r}, but the optimizer's is {self.optimizer.rule!r}")
+            raise ValueError(
+                f"the state is of the rule {state['rule']!r}, but the optimizer's is {self.optimizer.rule!r}"
+            )
         if isinstance(state["lr"], Mapping) == isinstance(self.optimizer.lr, float):
             raise ValueError("the state and the optimizer disagree on whether lr is a number or a schedule")
         own = dict(self.model.named_parameters())
@@ -229,21 +237,24 @@ class TrainStep:
             if names:
                 dtype = model_dtype(self.model)
                 stepper.load_state(
-                    {key: [np.ascontiguousarray(arrays[n], dtype) for n in order] for key, arrays in state["state"].items()}
+                    {
+                        key: [np.ascontiguousarray(arrays[n], dtype) for n in order]
+                        for key, arrays in state["state"].items()
+                    }
                 )
             self._adopt(stepper, {name: own[name]._param for name in order})
         self._seed = int(state["seed"])
         self._stepper.seed, self._stepper.steps, self._stepper.micro = self._seed, int(state["steps"]), 0
-        if isinstance(state["lr"], Mapping):
-            self.optimizer.lr.load_state_dict(state["lr"])
-        else:
+        if isinstance(self.optimizer.lr, float):
             self.optimizer.lr = float(state["lr"])
+        else:
+            self.optimizer.lr.load_state_dict(state["lr"])
         self.rates.forget()
 
     # What Trainer needs besides.
 
     def compile(self, specs: tuple[Any, ...]) -> Compiled:
-        """The training program for arguments of these (nested) Specs; traced at most once while the model stays as it is."""
+        """The training program for arguments of these (nested) Specs, traced again only if the model changes."""
         self._refresh()
         key = repr(specs)
         compiled = self._programs.get(key)
@@ -377,4 +388,3 @@ class TrainStep:
         if self._stepper is None:
             raise ValueError("nothing was computed yet; call step(...) or backward(...) first")
         return self._stepper
-

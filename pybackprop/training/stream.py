@@ -45,7 +45,9 @@ class StreamEpoch:
     A batch is checked when it comes: a bad one ends the run before its step.
     """
 
-    def __init__(self, step: TrainStep, iterable: Iterable[Any], position: int, before: tuple[np.ndarray, np.ndarray] | None) -> None:
+    def __init__(
+        self, step: TrainStep, iterable: Iterable[Any], position: int, before: tuple[np.ndarray, np.ndarray] | None
+    ) -> None:
         self._step = step
         self._items = iter(iterable)
         self._results = list(before[0][:position]) if before else []

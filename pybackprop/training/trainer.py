@@ -34,14 +34,15 @@ class Trainer:
 
     Args:
         model: the Module to train.
-        loss: a loss such as ``nn.CrossEntropyLoss()``, or a function ``loss(pred, target)`` on Tensors that gives a scalar.
-        objective: instead of ``loss``: ``objective(model, X, y)`` on Tensors gives a scalar, or ``(scalar, {"name": scalar})``
-            whose extras go to the History; ``objective(model, X)`` if ``fit`` gets no y, and a last argument ``w`` if there are
-            weights. X is a tuple or dict of Tensors if the data is one.
+        loss: a loss such as ``nn.CrossEntropyLoss()``, or a function ``loss(pred, target)`` on Tensors that gives a
+            scalar.
+        objective: instead of ``loss``: ``objective(model, X, y)`` on Tensors gives a scalar, or ``(scalar, {"name":
+            scalar})`` whose extras go to the History; ``objective(model, X)`` if ``fit`` gets no y, and a last argument
+            ``w`` if there are weights. X is a tuple or dict of Tensors if the data is one.
         optimizer: for example ``optim.AdamW(lr=1e-3)``.
         metrics: names (``"accuracy"``, ``"top_k_accuracy"``, ``"top3"``, ``"mae"``, ``"mse"``, ``"r2"``), functions
-            ``f(pred, target)`` that give a batch's mean as a scalar Tensor, or ``pb.Metric``. They are computed in the same pass as
-            the loss, and not weighted.
+            ``f(pred, target)`` that give a batch's mean as a scalar Tensor, or ``pb.Metric``. They are computed in the
+            same pass as the loss, and not weighted.
         seed: of shuffling and dropout; never touches weights. Default 0.
         dtype: ``"float32"`` or ``"float64"``: converts the model. Default None: the model's own.
         callbacks: take part in every ``fit``.
@@ -87,11 +88,12 @@ class Trainer:
         if (loss is None) == (objective is None):
             raise ValueError("Trainer needs either loss= or objective=, and not both")
         if not callable(loss if objective is None else objective):
-            raise TypeError("loss and objective must be functions of Tensors; losses are made first, as nn.MSELoss()")
+            raise TypeError("loss and objective must be functions of Tensors, such as nn.MSELoss()")
         if isinstance(loss, type):
             raise TypeError(f"loss is the class {loss.__name__}; make one: {loss.__name__}()")
         if not isinstance(optimizer, Optimizer):
-            raise TypeError(f"optimizer must be one of pybackprop.optim, such as optim.Adam(lr=1e-3), got {type(optimizer).__name__}")
+            got = type(optimizer).__name__
+            raise TypeError(f"optimizer must be one of pybackprop.optim, such as optim.Adam(lr=1e-3), got {got}")
         self.metrics = as_metrics(metrics)
         if objective is not None and self.metrics:
             raise ValueError("metrics need loss=; an objective returns its own as (scalar, {name: scalar})")
@@ -99,7 +101,9 @@ class Trainer:
         self.callbacks = _checked_callbacks(callbacks)
         if dtype is not None and dtype != model_dtype(model):
             model.astype(dtype)
-        self.model, self.optimizer, self.loss, self.objective = model, optimizer, loss, objective
+        self.model, self.optimizer = model, optimizer
+        self.loss: Any = loss
+        self.objective: Any = objective
         self._step = TrainStep(
             self._compute,
             model,
@@ -142,31 +146,36 @@ class Trainer:
     ) -> History:
         """Train for ``epochs`` passes over the data.
 
-        After :meth:`load_checkpoint`, ``fit`` finishes the loaded run instead: it trains up to ``epochs`` epochs in total, and
-        returns at once if they are done.
+        After :meth:`load_checkpoint`, ``fit`` finishes the loaded run instead: it trains up to ``epochs`` epochs in
+        total, and returns at once if they are done.
 
         Args:
             X: inputs with one row a sample: an array, data frame or memory map, or a tuple or dict of them (the model's
-                positional or keyword arguments). Floats of any width, integers and booleans are cast batch by batch. Or an
-                iterable of batches ``(X, y)`` or ``(X, y, sample_weight)``.
+                positional or keyword arguments). Floats of any width, integers and booleans are cast batch by batch. Or
+                an iterable of batches ``(X, y)`` or ``(X, y, sample_weight)``.
             y: targets with as many rows; integers for losses of class labels.
             epochs: default 1.
-            batch_size: rows a step, default 32; the last batch may be smaller, and one batch holds all if there are fewer rows.
+            batch_size: rows a step, default 32; the last batch may be smaller, and one batch holds all if there are
+                fewer rows.
             validation_data: ``(X, y)`` or ``(X, y, sample_weight)``, evaluated after each epoch.
             validation_split: instead, hold out this share of the last rows, before shuffling. Default 0.
-            sample_weight: (n,) weights of the rows: the loss is the sum of ``w * l`` over the sum of ``w``.
-            class_weight: ``{label: weight}``, or ``"balanced"``: inverse to the classes' frequencies; multiplies ``sample_weight``.
+            sample_weight: (n,) weights of the rows: the loss is the sum of ``w * l`` over the sum of ``w``. With
+                ``loss=`` a row of weight 0 is as good as not there.
+            class_weight: ``{label: weight}``, or ``"balanced"``: inverse to the classes' frequencies; multiplies
+                ``sample_weight``.
             callbacks: besides those of the Trainer.
             shuffle: a new order of rows in every epoch, from ``seed`` and the epoch's number. Default True.
             verbose: 0 shows nothing, 1 a progress bar with the time left. Default 1.
-            time_limit: seconds after which training ends at the next batch, validation included as far as it can be foreseen.
+            time_limit: seconds after which training ends at the next batch, validation included as far as it can be
+                foreseen.
 
         Returns:
-            The :class:`History`. Ctrl-C ends the run at a batch boundary with a warning, keeps the weights, and returns too.
+            The :class:`History`. Ctrl-C ends the run at a batch boundary with a warning, keeps the weights, and returns
+            too.
 
         Raises:
-            ValueError: lengths differ, no rows, NaN or infinity, labels out of range, shapes that do not fit the model, a bad
-                option; or other data, batch size or model than those of the loaded run.
+            ValueError: lengths differ, no rows, NaN or infinity, labels out of range, shapes that do not fit the model,
+                a bad option; or other data, batch size or model than those of the loaded run.
             TypeError: data that is no numbers, float labels for a loss of class labels.
             In both cases nothing has changed.
         """
@@ -190,7 +199,9 @@ class Trainer:
             self._check_resumed(described)
             plan = self._plan(epochs, length, time_limit, began, verbose)
             if iter(X) is X and plan.target - self.epoch > 1:
-                raise ValueError("an iterator gives one pass; for several epochs give an object that can be iterated again")
+                raise ValueError(
+                    "an iterator gives one pass; for several epochs give an object that can be iterated again"
+                )
             plan.epoch = lambda _, cut: StreamEpoch(
                 self._step, X, cut.position if cut else 0, (cut.results, cut.rows) if cut else None
             )
@@ -202,26 +213,34 @@ class Trainer:
                 data, held_out = _split(data, validation_split)
             else:
                 held_out = None
-            rows = min(batch_size, data.rows)
+            keep = data.rows_that_weigh() if self.objective is None else None
+            rows = min(batch_size, data.rows if keep is None else len(keep))
             kinds, compiled = resolve_kinds(data, rows, self.loss, self._step.compile)
             batches = Batches(
-                data, kinds, rows, model_dtype(self.model), lambda n: self._step.compile(data.specs(n, kinds))
+                data, kinds, rows, model_dtype(self.model), keep, lambda n: self._step.compile(data.specs(n, kinds))
             )
             data.check_ranges(compiled.program)
-            if batches.tail:
+            try:
                 batches.compiled(batches.count - 1)
+            except ValueError as error:
+                raise ValueError(
+                    f"the last batch of an epoch has {batches.tail} of {batches.rows} rows: {error}"
+                ) from None
             if "loss" in compiled.extras:
                 raise ValueError("an extra of the objective cannot be called 'loss'")
             validate = self._validation(validation_data, held_out, kinds)
             described = {
-                "data": data.describe(), "batch_size": batch_size, "shuffle": bool(shuffle), "accumulate": self._step.accumulate
+                "data": data.describe(),
+                "batch_size": batch_size,
+                "shuffle": bool(shuffle),
+                "accumulate": self._step.accumulate,
             }
             self._check_resumed(described)
             plan = self._plan(epochs, batches.count, time_limit, began, verbose)
             plan.close = batches.close
 
             def begin(epoch: int, cut: Cut | None) -> EpochRun:
-                batches.feeder.set_order(epoch_order(self.seed, epoch, data.rows) if shuffle else None)
+                batches.set_order(epoch_order(self.seed, epoch, batches.rows) if shuffle else None)
                 return EpochRun(self._step, batches, cut.position if cut else 0, cut.results if cut else None)
 
             plan.epoch = begin
@@ -248,7 +267,9 @@ class Trainer:
 
     # Use.
 
-    def evaluate(self, X: Any, y: Any = None, *, sample_weight: Any = None, batch_size: int = BATCH_ROWS[0]) -> dict[str, float]:
+    def evaluate(
+        self, X: Any, y: Any = None, *, sample_weight: Any = None, batch_size: int = BATCH_ROWS[0]
+    ) -> dict[str, float]:
         """Loss and metrics on a data set, by the inference program: ``{"loss": …, "accuracy": …}``.
 
         Args:
@@ -286,7 +307,7 @@ class Trainer:
     # Files.
 
     def save_checkpoint(self, path: str | os.PathLike[str]) -> None:
-        """Write everything an exact resume needs to ``path``: weights, optimizer state, position in the run, history, callbacks.
+        """Write what an exact resume needs to ``path``: weights, optimizer, position in the run, history, callbacks.
 
         The file is in the safetensors format and cannot run code; it is replaced atomically.
 
@@ -347,7 +368,9 @@ class Trainer:
         self._step.load_state_dict(state["optimizer"])
         self.epoch, self.seed, self._described = state["epoch"], state["seed"], state["run"]
         cut = state["cut"]
-        self.cut = None if cut is None else Cut(cut["position"], cut["results"].reshape(cut["position"], -1), cut["rows"])
+        self.cut = (
+            None if cut is None else Cut(cut["position"], cut["results"].reshape(cut["position"], -1), cut["rows"])
+        )
         self.history = History()
         self.history.history, self.history.epoch = state["history"]["history"], state["history"]["epoch"]
         self.history.params = state["history"]["params"]
@@ -414,13 +437,9 @@ class Trainer:
         return self.logs(extras, results, sizes)
 
     def _plan(self, epochs: int, batches: int | None, time_limit: float | None, began: float, verbose: int) -> Plan:
-        if self._resumed:
-            start = self._described["start"]
-        else:
-            start = self.epoch + (self.cut is not None)  # an epoch that was cut short is over for a new run
-        return Plan(
-            start, start + epochs, batches, _no_epoch, None, lambda: None, time_limit, began, bool(verbose)
-        )
+        # An epoch that was cut short is over for a new run.
+        start = self._described["start"] if self._resumed else self.epoch + (self.cut is not None)
+        return Plan(start, start + epochs, batches, _no_epoch, None, lambda: None, time_limit, began, bool(verbose))
 
     def _check_resumed(self, described: dict[str, Any]) -> None:
         """Raises ValueError unless a loaded run is continued as it began."""
@@ -450,11 +469,11 @@ class Trainer:
         self._resumed, self.stop_training = False, False
         for callback in active:
             callback.trainer, callback.params = self, params
-        self._restore(active)
+        self._restore([c for c in active if c not in self.callbacks])  # these had theirs when the file was loaded
         self._callback_states = []
 
     def _restore(self, callbacks: list[Callback]) -> None:
-        """Gives states of a checkpoint to callbacks of the same classes, in order; what is left waits for the next fit."""
+        """Gives states of a checkpoint to callbacks of the same classes, in order; the rest waits for the next fit."""
         for callback in callbacks:
             for i, (name, state) in enumerate(self._callback_states):
                 if name == type(callback).__name__:

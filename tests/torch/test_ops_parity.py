@@ -15,7 +15,7 @@ GRADIENT_FACTOR = 4
 
 def torch_results(case, arrays, directions, dtype):
     """The twin's outputs, and its gradients of sum(output * direction) with respect to the case's inputs."""
-    tensors = [torch.from_numpy(a.copy()) for a in cast(arrays, dtype)]
+    tensors = [torch.from_numpy(np.array(a)) for a in cast(arrays, dtype)]
     wrt = case.differentiated(arrays) if case.grad else ()
     for i in wrt:
         tensors[i].requires_grad_(True)
@@ -23,7 +23,7 @@ def torch_results(case, arrays, directions, dtype):
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
     gradients = []
     if case.grad:
-        loss = sum((outputs[k] * torch.from_numpy(d.astype(dtype))).sum()
+        loss = sum((outputs[k] * torch.from_numpy(np.asarray(d, dtype))).sum()
                    for k, d in zip(case.outputs, directions, strict=True))
         found = torch.autograd.grad(loss, [tensors[i] for i in wrt], allow_unused=True)
         for i, g in zip(wrt, found, strict=True):

@@ -1,0 +1,26 @@
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+class _Feeder:
+    rows: int
+    shapes: tuple[tuple[int, ...], ...]
+    dtypes: tuple[str, ...]
+    def __len__(self) -> int: ...
+    def capsule(self) -> Any: ...
+    def take(self, first: int, rows: int) -> list[np.ndarray]: ...
+
+class ArrayFeeder(_Feeder):
+    def __init__(
+        self,
+        arrays: Sequence[np.ndarray],
+        dtypes: Sequence[str] | None = None,
+        normalize: Mapping[int, tuple[Any, Any]] | None = None,
+    ) -> None: ...
+    def set_order(self, order: Any = None) -> None: ...
+
+class PrefetchFeeder(_Feeder):
+    def __init__(self, inner: ArrayFeeder) -> None: ...
+    def set_order(self, order: Any = None) -> None: ...
+    def close(self) -> None: ...
