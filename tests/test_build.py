@@ -61,7 +61,8 @@ def arguments(args: ast.arguments) -> list[tuple[str, bool]]:
     optional = len(positional) - len(args.defaults)
     found = [(a.arg, i >= optional) for i, a in enumerate(positional)]
     found += [(a.arg, d is not None) for a, d in zip(args.kwonlyargs, args.kw_defaults, strict=True)]
-    found += [("*" + a.arg, False) for a in (args.vararg,) if a] + [("**" + a.arg, False) for a in (args.kwarg,) if a]
+    # pybind11 has no names for these two.
+    found += [("*", False)] * (args.vararg is not None) + [("**", False)] * (args.kwarg is not None)
     return [a for a in found if a[0] != "self"]
 
 
@@ -103,7 +104,8 @@ def bound_members(owner) -> dict[str, list[tuple[str, bool]] | None]:
 
 def test_stub_equals_module():
     tree = stub_tree()
-    classes = {n.name: n for n in tree.body if isinstance(n, ast.ClassDef)}
+    # Classes with an underscore are the stub's own: shapes of dictionaries.
+    classes = {n.name: n for n in tree.body if isinstance(n, ast.ClassDef) and not n.name.startswith("_")}
     bound = {name: c for name, c in vars(_core).items() if inspect.isclass(c) and not name.startswith("_")}
     assert set(classes) == set(bound)
     plain = {name: args for name, args in stub_members(tree.body).items() if not name.startswith("_")}
@@ -112,7 +114,7 @@ def test_stub_equals_module():
         stub = {k: v for k, v in stub_members(node.body).items() if not k.startswith("_") or k == "__init__"}
         module = bound_members(bound[name])
         # A class without constructor inherits pybind11's, which only raises.
-        if module.get("__init__") == [("*args", False), ("**kwargs", False)]:
+        if module.get("__init__") == [("*", False), ("**", False)]:
             del module["__init__"]
         assert stub == module, name
 

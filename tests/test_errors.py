@@ -255,11 +255,11 @@ LABELS = np.arange(10) % 2
     ("x", "y", "kind", "parts"),
     [
         (GOOD[:, :2], LABELS, ValueError, ("3 input columns", "2")),
-        (GOOD, LABELS[:9], ValueError, ("10", "9")),
+        (GOOD, LABELS[:9], ValueError, ("y has 9 rows", "X has 10")),
         (GOOD, LABELS + 1, ValueError, ("labels", "0 to 1", "2")),
         (np.where(GOOD > 0.9, np.nan, GOOD), LABELS, ValueError, ("NaN",)),
         (np.where(GOOD > 0.9, np.inf, GOOD), LABELS, ValueError, ("inf",)),
-        (GOOD[:0], LABELS[:0], ValueError, ("empty",)),
+        (GOOD[:0], LABELS[:0], ValueError, ("X has no rows",)),
         (GOOD.astype(str), LABELS, TypeError, ("X",)),
         (GOOD.astype(complex), LABELS, TypeError, ("complex",)),
     ],

@@ -50,16 +50,19 @@ PBP_INLINE Floats exp_poly(Floats r) {
   const Floats q = poly(r, all(1.381392070e-3f), 8.370064337e-3f, 4.166847888e-2f, 1.666650950e-1f, 4.999999289e-1f);
   return fma1(r * r, q, r);
 }
-PBP_INLINE Floats exp(Floats x) {
-  const Reduced a = reduce(min1(all(89.f), max1(all(-104.f), x)));
+// e^x * 2^K, for small K.
+template <int K>
+PBP_INLINE Floats exp_shifted(Floats x) {
+  const Reduced a = reduce(min1(all(89.f - K * 0.6931f), max1(all(-104.f - K * 0.6931f), x)));
   const Floats p = exp_poly(a.r) + 1.f;
 #if defined(__AVX512F__)
-  return (Floats)_mm512_maskz_scalef_ps(0xffff, (__m512)p, (__m512)a.n);
+  return (Floats)_mm512_maskz_scalef_ps(0xffff, (__m512)p, (__m512)(a.n + float(K)));
 #else  // in two steps, so that only the last can round, overflow or underflow
-  const Ints half = a.bits >> 1;
-  return p * (Floats)(half << 23) * (Floats)((a.bits - half) << 23);
+  const Ints bits = a.bits + K, half = bits >> 1;
+  return p * (Floats)(half << 23) * (Floats)((bits - half) << 23);
 #endif
 }
+PBP_INLINE Floats exp(Floats x) { return exp_shifted<0>(x); }
 PBP_INLINE Floats expm1(Floats x) {
   const Reduced a = reduce(min1(all(89.f), max1(all(-18.f), x)));
   const Floats s = (Floats)((a.bits - 128) << 23);  // 2^(n-1): 2^n itself would overflow at n = 128
@@ -187,6 +190,17 @@ PBP_MATH(log1p)
 PBP_MATH(tanh)
 #undef PBP_MATH
 
+template <int K>
+PBP_INLINE Vec<float> exp_shifted(Vec<float> x) {
+  constexpr int N = Vec<float>::N;
+  PBP_EACH x.v[i] = exp_shifted<K>(x.v[i]);
+  return x;
+}
+template <int K>
+PBP_INLINE Vec<double> exp_shifted(Vec<double> x) {
+  return exp(x) * Vec<double>(K < 0 ? 1.0 / (1 << (K < 0 ? -K : 0)) : double(1 << (K > 0 ? K : 0)));
+}
+
 // 1 / (1 + e^-x)
 template <class T>
 PBP_INLINE Vec<T> sigmoid(Vec<T> x) {
@@ -199,6 +213,14 @@ PBP_INLINE Vec<float> log1p_unit(Vec<float> z) {
   return z;
 }
 PBP_INLINE Vec<double> log1p_unit(Vec<double> z) { return log1p(z); }
+
+// x * sigmoid(z). Far below zero the shift keeps e^-z in range as long as the result is.
+template <class T>
+PBP_INLINE Vec<T> gated(Vec<T> x, Vec<T> z) {
+  const Vec<T> e = exp_shifted<-16>(-z);
+  const Mask<T> far = z < Vec<T>(-64);
+  return select(far, x * Vec<T>(T(1) / 65536), x) / select(far, e, fma(e, Vec<T>(65536), Vec<T>(1)));
+}
 
 // log(1 + e^x)
 template <class T>

@@ -1,9 +1,7 @@
 // Reductions over any dimensions and their counterpart, spreading one number per output over the elements it came from.
 // The order of every sum follows from the shape alone: never from how the outputs are shared among threads.
 #pragma once
-#include <math.h>
-
-#include "vec.h"
+#include "fold.h"
 
 namespace pbp {
 namespace {
@@ -44,122 +42,19 @@ struct Groups {
   }
 };
 
-constexpr int64_t kPiece =
-    256;  // a sum this many additions long is put aside: errors grow with n / 256 + 256, not with n
-
-// A reducer: where it starts, how it takes in an element x (with its output's reference value, and its companion z from
-// a second array of the same shape if kPair), and how two partial results join.
-template <class T>
-struct SumOf {
-  static constexpr bool kPair = false;
-  static PBP_INLINE Vec<T> start() { return Vec<T>(T(0)); }
-  static PBP_INLINE Vec<T> step(Vec<T> a, Vec<T> x, Vec<T>, Vec<T>) { return a + x; }
-  static PBP_INLINE Vec<T> join(Vec<T> a, Vec<T> b) { return a + b; }
-};
-template <class T>
-struct MaxOf {
-  static constexpr bool kPair = false;
-  static PBP_INLINE Vec<T> start() { return Vec<T>(T(-INFINITY)); }
-  static PBP_INLINE Vec<T> step(Vec<T> a, Vec<T> x, Vec<T>, Vec<T>) { return nan_max(a, x); }
-  static PBP_INLINE Vec<T> join(Vec<T> a, Vec<T> b) { return nan_max(a, b); }
-};
-template <class T>
-struct MinOf {
-  static constexpr bool kPair = false;
-  static PBP_INLINE Vec<T> start() { return Vec<T>(T(INFINITY)); }
-  static PBP_INLINE Vec<T> step(Vec<T> a, Vec<T> x, Vec<T>, Vec<T>) { return nan_min(a, x); }
-  static PBP_INLINE Vec<T> join(Vec<T> a, Vec<T> b) { return nan_min(a, b); }
-};
-// How many elements equal the reference value of their output.
-template <class T>
-struct CountOf {
-  static constexpr bool kPair = false;
-  static PBP_INLINE Vec<T> start() { return Vec<T>(T(0)); }
-  static PBP_INLINE Vec<T> step(Vec<T> a, Vec<T> x, Vec<T> ref, Vec<T>) {
-    return select(x == ref, a + Vec<T>(T(1)), a);
-  }
-  static PBP_INLINE Vec<T> join(Vec<T> a, Vec<T> b) { return a + b; }
-};
-
-// Lane j of the result is lane (j + w) mod 16 of a, for w = 8, 4, 2, 1.
-template <class T>
-PBP_INLINE Vec<T> turn_lanes(Vec<T> a, int w) {
-  constexpr int N = Vec<T>::N, L = Vec<T>::L;
-  Vec<T> r;
-  PBP_EACH {
-    if (w >= L) {
-      r.v[i] = a.v[(i + w / L) % N];
-    } else {  // the natives are equal by now
-#if defined(__clang__)
-#pragma GCC unroll 16
-      for (int j = 0; j < L; ++j) r.v[i][j] = a.v[i][(j + w) % L];
-#else
-      typename Native<T>::I from;
-#pragma GCC unroll 16
-      for (int j = 0; j < L; ++j) from[j] = (j + w) % L;
-      r.v[i] = __builtin_shuffle(a.v[i], from);
-#endif
-    }
-  }
-  return r;
-}
-
-// Halves of the 16 lanes joined until one is left, which then stands in every lane: the fixed tree of `sum`.
-template <class R, class T>
-PBP_INLINE Vec<T> join_lanes(Vec<T> a) {
-#pragma GCC unroll 4
-  for (int w = kLanes / 2; w; w /= 2) a = R::join(a, turn_lanes(a, w));
-  return a;
-}
-
-// R over the n elements f(0), f(16), ... of a contiguous run, in 16 lanes: f(j, lanes) gives elements [j, j + lanes),
-// with anything in the other lanes. `take(a, j, lanes)` is one step of R.
-template <class R, class T, class Take>
-PBP_INLINE Vec<T> fold_lanes(int64_t n, Take take) {
-  constexpr int kChains = 4;  // independent additions in flight
-  Vec<T> total = R::start();
-  for (int64_t j0 = 0; j0 < n; j0 += kPiece * kLanes) {
-    const int64_t j1 = j0 + kPiece * kLanes < n ? j0 + kPiece * kLanes : n;
-    Vec<T> a[kChains];
-#pragma GCC unroll 4
-    for (int k = 0; k < kChains; ++k) a[k] = R::start();
-    int64_t j = j0;
-    for (; j + kChains * kLanes <= j1; j += kChains * kLanes) {
-#pragma GCC unroll 4
-      for (int k = 0; k < kChains; ++k) a[k] = take(a[k], j + k * kLanes, int64_t(kLanes));
-    }
-    for (; j + kLanes <= j1; j += kLanes) a[0] = take(a[0], j, int64_t(kLanes));
-    if (j < j1) a[0] = select(first_lanes<T>(j1 - j), take(a[0], j, j1 - j), a[0]);
-    total = R::join(total, R::join(R::join(a[0], a[1]), R::join(a[2], a[3])));
-  }
-  return total;
-}
-
-template <class T>
-PBP_INLINE Vec<T> load_lanes(const T* p, int64_t lanes) {
-  return lanes == kLanes ? Vec<T>::load(p) : Vec<T>::load(p, lanes);
-}
-template <class T>
-PBP_INLINE void store_lanes(T* p, int64_t lanes, Vec<T> v) {
-  if (lanes == kLanes)
-    v.store(p);
-  else
-    v.store(p, lanes);
-}
-
-// R over a contiguous row of values f(j, lanes), in every lane.
-template <class R, class T, class F>
-PBP_INLINE Vec<T> fold_row(int64_t n, Vec<T> ref, F f) {
-  return join_lanes<R>(fold_lanes<R, T>(n, [&](Vec<T> a, int64_t j, int64_t lanes) __attribute__((always_inline)) {
-    return R::step(a, f(j, lanes), ref, ref);
-  }));
-}
-
 // Walks a group of axes as one: the offsets of its elements, last axis fastest.
 struct Walk {
   int n = 0;
   int64_t size[kMaxRank], step[kMaxRank], at[kMaxRank];
   int64_t offset = 0, count = 1;
+  PBP_INLINE Walk() {}
+  PBP_INLINE Walk(const Walk& o) : n(o.n), offset(o.offset), count(o.count) {  // only the axes there are
+    for (int k = 0; k < n; ++k) {
+      size[k] = o.size[k];
+      step[k] = o.step[k];
+      at[k] = o.at[k];
+    }
+  }
   PBP_INLINE void push(int64_t length, int64_t stride) {
     size[n] = length;
     step[n] = stride;
@@ -187,11 +82,11 @@ struct Walk {
 // Up to 16 W neighbouring outputs, whose elements are neighbours too. Lanes are outputs.
 template <class T, int W>
 struct Columns {
-  const T* x;        // element 0 of the first of these outputs
-  const T* z;        // its companion
-  Walk outer;        // reduced groups but the innermost
-  int64_t n, step;   // the innermost reduced group
-  int64_t o, lanes;  // first output; how many of the 16 W
+  const T* x;         // element 0 of the first of these outputs
+  const T* z;         // its companion
+  const Walk& outer;  // reduced groups but the innermost
+  int64_t n, step;    // the innermost reduced group
+  int64_t o, lanes;   // first output; how many of the 16 W
   static constexpr int kVecs = W;
 
   PBP_INLINE Vec<T> fetch(const T* p, int w) const {
@@ -212,8 +107,8 @@ struct Columns {
   PBP_INLINE void reduce(const Vec<T>* ref, Vec<T>* total) const {
 #pragma GCC unroll 4
     for (int w = 0; w < W; ++w) total[w] = R::start();
-    Walk at = outer;
-    for (int64_t i = 0; i < at.count; ++i, at.next())
+    Walk at(outer);
+    for (int64_t i = 0; i < outer.count; ++i, at.next())
       for (int64_t j0 = 0; j0 < n; j0 += kPiece) {
         const int64_t j1 = j0 + kPiece < n ? j0 + kPiece : n;
         Vec<T> a[W];
@@ -236,7 +131,7 @@ template <class T>
 struct Run {
   const T* x;
   const T* z;
-  Walk outer;
+  const Walk& outer;
   int64_t n;
   int64_t o;
   static constexpr int kVecs = 1;
@@ -246,8 +141,8 @@ struct Run {
   template <class R>
   PBP_INLINE void reduce(const Vec<T>* ref, Vec<T>* total) const {
     Vec<T> t = R::start();
-    Walk at = outer;
-    for (int64_t i = 0; i < at.count; ++i, at.next()) {
+    Walk at(outer);
+    for (int64_t i = 0; i < outer.count; ++i, at.next()) {
       const T *p = x + at.offset, *q = R::kPair ? z + at.offset : nullptr;
       const Vec<T> r = ref[0];
       t = R::join(t, fold_lanes<R, T>(n, [&](Vec<T> a, int64_t j, int64_t lanes) __attribute__((always_inline)) {
@@ -258,8 +153,33 @@ struct Run {
   }
 };
 
-// Calls `kind.run(unit)` for outputs [begin, end) of g over x (and the companion array z); a unit is a Columns or a
-// Run, and the kind stores.
+// Up to 16 neighbouring outputs of a few contiguous elements each. Lanes are outputs.
+template <class T>
+struct Narrow {
+  const T* x;
+  const T* z;
+  int64_t n;
+  int64_t o, lanes;
+  static constexpr int kVecs = 1;
+
+  PBP_INLINE Vec<T> element(const T* p) const {
+    alignas(64) T b[kLanes] = {};
+    for (int64_t k = 0; k < lanes; ++k) b[k] = p[k * n];
+    return Vec<T>::load(b);
+  }
+  PBP_INLINE void load(const T* of_outputs, Vec<T>* to) const { to[0] = load_lanes(of_outputs + o, lanes); }
+  PBP_INLINE void store(T* of_outputs, const Vec<T>* v) const { store_lanes(of_outputs + o, lanes, v[0]); }
+  template <class R>
+  PBP_INLINE void reduce(const Vec<T>* ref, Vec<T>* total) const {
+    total[0] = R::start();
+    for (int64_t j = 0; j < n; ++j)
+      total[0] = R::step(total[0], element(x + j), ref[0], R::kPair ? element(z + j) : ref[0]);
+  }
+};
+constexpr int64_t kNarrow = 8;  // elements
+
+// Calls `kind.run(unit)` for outputs [begin, end) of g over x (and the companion array z); a unit is a Columns,
+// a Run or a Narrow, and the kind stores.
 template <class T, class Kind>
 void reduce_outputs(const Groups& g, const T* x, int64_t begin, int64_t end, const Kind& kind, const T* z = nullptr) {
   const bool columns = g.n && g.kept[g.n - 1];
@@ -272,6 +192,11 @@ void reduce_outputs(const Groups& g, const T* x, int64_t begin, int64_t end, con
     if (!g.kept[i] && i != inner) reduced.push(g.size[i], g.x[i]);
   }
   const int64_t n = inner >= 0 ? g.size[inner] : 1;
+  if (g.n == 2 && g.kept[0] && n <= kNarrow) {
+    for (int64_t o = begin; o < end; o += kLanes)
+      kind.run(Narrow<T>{x + o * n, z ? z + o * n : nullptr, n, o, end - o < kLanes ? end - o : int64_t(kLanes)});
+    return;
+  }
   if (!columns) {
     if (begin < end) kept.seek(begin);
     for (int64_t o = begin; o < end; ++o, kept.next())

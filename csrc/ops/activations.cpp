@@ -76,7 +76,7 @@ struct Gelu : Elementwise<Gelu, kReadsX> {
   }
   template <class T>
   static PBP_INLINE Vec<T> f(const Plan& p, Vec<T> x) {
-    if (p.tanh) return x / (Vec<T>(1) + exp(-x * fma(x * x, Vec<T>(T(kTwoU3)), Vec<T>(T(kTwoU)))));
+    if (p.tanh) return gated(x, x * fma(x * x, Vec<T>(T(kTwoU3)), Vec<T>(T(kTwoU))));
     Vec<T> cdf, pdf;
     normal(x, cdf, pdf);
     return x * cdf;
@@ -101,7 +101,7 @@ struct Silu : Elementwise<Silu, kReadsX> {
   static constexpr double kForwardNs = 0.24, kBackwardNs = 0.3;
   template <class T>
   static PBP_INLINE Vec<T> f(Plan, Vec<T> x) {
-    return x / (Vec<T>(1) + exp(-x));
+    return gated(x, x);
   }
   template <class T>
   static PBP_INLINE Vec<T> df(Plan, Vec<T> x, Vec<T> dy) {
@@ -184,16 +184,17 @@ struct Hardtanh : Elementwise<Hardtanh, kReadsY> {
 };
 
 // x * tanh(softplus(x)). With e = e^x and n = e (e + 2): tanh(log(1 + e)) = n / (n + 2), and
-// f' = n / (n + 2) + 4 x e (1 + e) / (n + 2)^2. Beyond x = 20 the function is x in every digit of a float, and e^2 must not
-// overflow. Misra, "Mish", 2019.
+// f' = n / (n + 2) + 4 x e (1 + e) / (n + 2)^2. Beyond x = 20 the function is x in every digit, and e^2 must not overflow;
+// far below zero the shift keeps e in range as long as the result is. Misra, "Mish", 2019.
 struct Mish : Elementwise<Mish, kReadsX> {
   static constexpr const char* name = "mish";
   static constexpr double kForwardNs = 0.26, kBackwardNs = 0.34;
   template <class T>
   static PBP_INLINE Vec<T> f(Plan, Vec<T> x) {
-    const Vec<T> e = exp(min(Vec<T>(20), x));
-    const Vec<T> n = e * (e + Vec<T>(2));
-    return x * (n / (n + Vec<T>(2)));
+    const Vec<T> shift(T(1) / 65536), two(2);
+    const Vec<T> shifted = exp_shifted<16>(min(Vec<T>(20), x)), e = shifted * shift;
+    const Mask<T> far = x < Vec<T>(-64);
+    return select(far, x * shift, x) * (select(far, shifted, e) * (e + two) / fma(e, e + two, two));
   }
   template <class T>
   static PBP_INLINE Vec<T> df(Plan, Vec<T> x, Vec<T> dy) {

@@ -193,7 +193,7 @@ struct MatmulPlan {
 struct Matmul : OpDefaults {
   static constexpr const char* name = "matmul";
 
-  // a (..., m, k), b (..., k, n), each with its last two dimensions swapped if so flagged -> (..., m, n); NumPy's rules.
+  // a (..., m, k), b (..., k, n) -> (..., m, n), NumPy's rules; a flag swaps the last two dimensions of its operand.
   static bool infer(Infer& s) {
     if (!s.expect_inputs(2, 2) || !s.expect_float(0) || !s.expect_float(1)) return false;
     auto& p = s.plan<MatmulPlan>();

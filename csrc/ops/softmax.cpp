@@ -107,6 +107,12 @@ struct SoftmaxOf : OpDefaults {
   template <class T>
   static void forward_row(const T* x, T* y, int64_t n) {
     const Vec<T> zero(T(0));
+    if (n <= kLanes) {  // few classes: the row stays in a register
+      const Vec<T> v = n == kLanes ? Vec<T>::load(x) : Vec<T>::load(x, n, Vec<T>(T(-INFINITY)));
+      const Vec<T> d = v - join_lanes<MaxOf<T>>(v), e = exp(d);
+      const Vec<T> norm = norm_of(join_lanes<SumOf<T>>(select(first_lanes<T>(n), e, zero)));
+      return store_lanes(y, n, finish(kLog ? d : e, norm));
+    }
     const Vec<T> m = fold_row<MaxOf<T>>(
         n, zero, [&](int64_t j, int64_t k) __attribute__((always_inline)) { return load_lanes(x + j, k); });
     const Vec<T> sum = fold_row<SumOf<T>>(n, zero, [&](int64_t j, int64_t k) __attribute__((always_inline)) {

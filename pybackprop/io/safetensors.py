@@ -13,7 +13,6 @@ Nothing in a file is ever executed. The writer is deterministic and atomic: the 
 import json
 import math
 import os
-import secrets
 from collections.abc import Mapping
 from io import BufferedReader
 from typing import Any, NamedTuple
@@ -275,7 +274,7 @@ def _write_atomically(path: str, parts: list[Any]) -> None:
     """Write the parts to ``path`` so that it is, at any moment, the whole former file or the whole new one."""
     target = os.path.realpath(path)  # a link stays a link
     folder = os.path.dirname(target)
-    temporary = os.path.join(folder, f".{secrets.token_hex(8)}.safetensors.tmp")
+    temporary = os.path.join(folder, f".{os.urandom(8).hex()}.safetensors.tmp")
     try:
         # Not tempfile: its files are private to the user, and a model file has the permissions any new file has.
         with open(temporary, "xb") as file:
