@@ -79,7 +79,7 @@ feed = Extension(
     "pybackprop.data._feed",
     sources=["pybackprop/data/_feed.pyx"],
     include_dirs=["csrc/core"],
-    depends=["csrc/core/feeder.h"],
+    depends=["csrc/core/feeder.h", "csrc/data/prefetch.h"],
     extra_compile_args=["-O3", "-g0"],
     extra_link_args=["-pthread"],
 )

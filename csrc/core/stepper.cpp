@@ -305,7 +305,9 @@ struct Stepper::Loop {
   double* results;
   size_t recorded;  // outputs a batch leaves in `results`
   int64_t done = 0;
-  bool failed = false, stop = false;
+  int64_t end = 0;  // this region leaves before batch `end`
+  const TeamChoice* choice = nullptr;  // leave as soon as the team drags, to be compared
+  bool failed = false, stop = false, leave = false, finished = false;
 
   // Thread 0 alone.
   void open(int64_t i) {
@@ -324,26 +326,51 @@ struct Stepper::Loop {
     for (size_t j = 0; j < recorded; ++j) results[size_t(i) * recorded + j] = self.output(b, j);
     self.finished_batch(b, update);
     done = i + 1;
-    stop = done < batches && now() >= until;
+    if (done == batches) return;
+    const double t = now();
+    stop = t >= until;
+    leave = done == end || (choice && b.barrier.dragged() && choice->doubts(t));
   }
 
   static void body(int thread, int threads, void* context) {
     Loop& l = *static_cast<Loop*>(context);
     const int jobs = int(l.b.plan().jobs.size());
-    if (thread == 0) l.open(0);
+    if (thread == 0) l.open(l.done);
     if (threads > 1) l.b.barrier.wait();
-    for (int64_t i = 0; !l.failed && !l.stop && i < l.batches; ++i) {
+    while (!l.failed) {
       l.b.run_jobs(0, jobs, thread, threads, l.b.barrier);
       l.self.iteration(l.b, thread, threads, l.update);
       if (threads > 1) l.b.barrier.wait();
       if (thread == 0) {
-        l.close(i);
-        if (!l.stop && i + 1 < l.batches) l.open(i + 1);
+        l.close(l.done);
+        l.finished = l.stop || l.leave || l.done == l.batches;
+        if (!l.finished) l.open(l.done);
       }
       if (threads > 1) l.b.barrier.wait();
+      if (l.finished) break;
     }
   }
 };
+
+// Regions until the loop is done: one, unless the team drags and is compared with a step on one thread.
+void Stepper::run_loop(Loop& loop, TeamChoice& choice, bool many_steps) {
+  const bool fixed = options_.threads > 0 || last_program_->forced_threads > 0;
+  const int allowed = threads_for(last_program_, many_steps);
+  loop.b.rebind(allowed);
+  while (!loop.failed && !loop.stop && loop.done < loop.batches) {
+    const bool measured = allowed > 1 && !fixed;
+    const double begun = measured ? now() : 0;
+    const int threads = measured ? choice.pick(allowed, begun) : allowed;
+    const int64_t before = loop.done;
+    loop.end = measured && choice.probing() ? before + 1 : loop.batches;
+    loop.choice = measured && threads > 1 ? &choice : nullptr;
+    loop.leave = false;
+    threads_used = run_team(threads, loop.b.barrier, Loop::body, &loop);
+    if (!measured || loop.done == before) continue;
+    const double ended = now();
+    choice.record(threads, threads > 1 && loop.b.barrier.dragged(), (ended - begun) / double(loop.done - before), ended);
+  }
+}
 
 double Stepper::backward(Binding& b) {
   begin(b);
@@ -384,9 +411,7 @@ double Stepper::step(Binding& b, double lr) {
     return loss;
   }
   Loop loop{*this, b, true, nullptr, 0, 0, 1, &lr, 0, result, 1};
-  const int threads = threads_for(last_program_, false);
-  b.rebind(threads);
-  threads_used = run_team(threads, b.barrier, Loop::body, &loop);
+  run_loop(loop, bound_.back().choice, false);
   return result[0];
 }
 
@@ -409,9 +434,7 @@ int64_t Stepper::run(Binding& b, const pbp_feeder& feeder, int64_t first, int64_
     }
     return loop.done;
   }
-  const int threads = threads_for(last_program_, true);
-  b.rebind(threads);
-  threads_used = run_team(threads, b.barrier, Loop::body, &loop);
+  run_loop(loop, bound_.back().choice, true);
   if (loop.failed) throw HostError();
   return loop.done;
 }

@@ -67,6 +67,7 @@ class Stepper {
   void bind_params();
   void prepare_numbers(double lr);
   int threads_for(const Program* program, bool many_steps) const;
+  void run_loop(Loop& loop, TeamChoice& choice, bool many_steps);
   void accumulate(int thread, int threads);
   void apply(int thread, int threads, Barrier& barrier, const Binding* b, double scale);
   void commit(const Binding& b);
@@ -98,10 +99,11 @@ class Stepper {
   struct Bound {
     std::shared_ptr<Program> program;
     std::unique_ptr<Binding> binding;
+    TeamChoice choice;
   };
   std::vector<Bound> bound_;  // most recently used last
   const Binding* last_ = nullptr;
-  const Program* last_program_ = nullptr;
+  const Program* last_program_ = nullptr;  // of the binding that `prepare` gave out last: bound_.back()
 };
 
 }  // namespace pbp

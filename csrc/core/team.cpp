@@ -39,10 +39,30 @@ void Barrier::wait() {
     return;
   }
   for (int spin = 0; round_.load(std::memory_order_acquire) == round; ++spin) {
-    if (spin < kSpins)
+    if (spin < kSpins) {
       pause();
-    else
+    } else {
+      dragged_.store(true, std::memory_order_relaxed);
       sched_yield();
+    }
+  }
+}
+
+void TeamChoice::record(int threads, bool dragged, double seconds, double now) {
+  if (probing_) {
+    probing_ = false;
+    if (seconds < team_) {
+      alone_until_ = now + pause_;
+      pause_ = pause_ < 1 ? 2 * pause_ : pause_;
+    } else {
+      const double again = 30 * seconds;
+      trusted_until_ = now + (again > 0.5 ? again : 0.5);
+    }
+  } else if (threads > 1 && dragged && doubts(now)) {
+    team_ = seconds;
+    probing_ = true;
+  } else if (threads > 1 && !dragged) {
+    pause_ = 0.05;
   }
 }
 

@@ -12,11 +12,14 @@ class Barrier {
     threads_ = threads;
     waiting_.store(threads, std::memory_order_relaxed);
     round_.store(0, std::memory_order_relaxed);
+    dragged_.store(false, std::memory_order_relaxed);
   }
   void wait();
+  bool dragged() const { return dragged_.load(std::memory_order_relaxed); }  // since reset, somebody stopped spinning
 
  private:
   int threads_ = 1;
+  std::atomic<bool> dragged_{false};
   alignas(128) std::atomic<int> waiting_{1};
   alignas(128) std::atomic<uint32_t> round_{0};
 };
@@ -25,6 +28,24 @@ class Barrier {
 // flushed; restored before return). `barrier` is set up for as many as take part, which is what it returns. In a child forked
 // from a process that used a team it runs on the caller alone, because the other threads do not exist there.
 int run_team(int threads, Barrier& barrier, void (*body)(int thread, int threads, void* context), void* context);
+
+// Whether a team pays, learned from what it did. Results do not depend on the number of threads, so the choice is free: when
+// threads had to wait for one that another process kept off its CPU, one step is timed on one thread, and the faster way is
+// kept until the other is tried again.
+class TeamChoice {
+ public:
+  int pick(int threads, double now) const { return threads > 1 && (probing_ || now < alone_until_) ? 1 : threads; }
+  bool probing() const { return probing_; }  // the next run should be one step: it is a measurement
+  bool doubts(double now) const { return now >= trusted_until_; }  // a team that drags should stop to be compared
+  void record(int threads, bool dragged, double seconds_per_step, double now);
+
+ private:
+  bool probing_ = false;
+  double team_ = 0;           // seconds a step, of the team that dragged
+  double alone_until_ = 0;    // then the team is tried again
+  double trusted_until_ = 0;  // the team has won a comparison: none before then
+  double pause_ = 0.05;       // seconds alone, doubled every time the team loses
+};
 
 int openmp_max_threads();
 int openmp_processors();

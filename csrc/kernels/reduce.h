@@ -176,7 +176,7 @@ struct Narrow {
       total[0] = R::step(total[0], element(x + j), ref[0], R::kPair ? element(z + j) : ref[0]);
   }
 };
-constexpr int64_t kNarrow = 8;  // elements
+constexpr int64_t kNarrowRun = 8;  // elements
 
 // Calls `kind.run(unit)` for outputs [begin, end) of g over x (and the companion array z); a unit is a Columns,
 // a Run or a Narrow, and the kind stores.
@@ -192,7 +192,7 @@ void reduce_outputs(const Groups& g, const T* x, int64_t begin, int64_t end, con
     if (!g.kept[i] && i != inner) reduced.push(g.size[i], g.x[i]);
   }
   const int64_t n = inner >= 0 ? g.size[inner] : 1;
-  if (g.n == 2 && g.kept[0] && n <= kNarrow) {
+  if (g.n == 2 && g.kept[0] && n <= kNarrowRun) {
     for (int64_t o = begin; o < end; o += kLanes)
       kind.run(Narrow<T>{x + o * n, z ? z + o * n : nullptr, n, o, end - o < kLanes ? end - o : int64_t(kLanes)});
     return;
