@@ -209,6 +209,10 @@ class Operators:
         """``ops.logsumexp``."""
         return ops.logsumexp(self, dim, keepdim, axis=axis, keepdims=keepdims)
 
+    def detach(self) -> Any:
+        """``ops.stop_gradient``: the same value, taken as a constant by backward."""
+        return ops.stop_gradient(self)
+
     def reshape(self, *shape: Any) -> Any:
         """``ops.reshape``; the shape as one tuple or as several integers."""
         return ops.reshape(self, shape[0] if len(shape) == 1 else shape)

@@ -215,6 +215,10 @@ struct Plan::Builder {
     return n.host || (n.op->flags & kAlias) || n.op->backward[0] != nullptr;
   }
 
+  bool passes_gradients(const Node& n) const {
+    return differentiable(n) && std::any_of(n.no_gradient.begin(), n.no_gradient.end(), [](uint8_t no) { return !no; });
+  }
+
   // An edge that carries a gradient back: input k of node i.
   bool carries(const Node& n, size_t k) const {
     return differentiable(n) && !n.no_gradient[k] && value(n.in[k]).dtype != DType::i64 && wanted[size_t(n.in[k])];
@@ -250,7 +254,7 @@ struct Plan::Builder {
     if (!wrt.empty() && std::none_of(wrt.begin(), wrt.end(), [&](int v) { return reached[size_t(v)] != 0; })) {
       std::string blocked;
       for (size_t i = 0; i < nodes.size(); ++i)
-        if (live[i] && !differentiable(nodes[i])) blocked = ": " + label(nodes[i]) + " has no gradient";
+        if (live[i] && !passes_gradients(nodes[i])) blocked = ": " + label(nodes[i]) + " has no gradient";
       throw ValueError("the loss does not depend on anything it should be differentiated by" + blocked);
     }
   }

@@ -120,7 +120,7 @@ void Binding::run_host(int i) const {
 }
 
 int Binding::run(int threads) {
-  int took_part = 1;
+  int took_part = threads;
   begin();
   struct Call {
     Binding* self;

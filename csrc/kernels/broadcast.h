@@ -50,8 +50,8 @@ PBP_INLINE bool broadcast_shape(Infer& s, Shape& out) {
       const int k = d - (out.rank - in.rank);
       if (k < 0 || in.dim[k] == 1 || in.dim[k] == out.dim[d]) continue;
       if (out.dim[d] != 1)
-        return s.fail("%s of shape %s does not broadcast with %s of shape %s: dimensions, counted from the last, must be "
-                      "equal or 1", s.who(of), s.text(s.in(of)), s.who(i), s.text(in));
+        return s.fail("%s of shape %s does not broadcast with %s of shape %s: dimensions, counted from the last, "
+                      "must be equal or 1", s.who(of), s.text(s.in(of)), s.who(i), s.text(in));
       out.dim[d] = in.dim[k];
       of = i;
     }
@@ -163,25 +163,24 @@ struct BroadcastForward : OpDefaults {
   static void forward(const Ctx<T>& c, const Task& t) {
     const auto& p = c.template planned<BroadcastPlan<NI>>();
     const int64_t end = t.end * p.grain < p.count ? t.end * p.grain : p.count;
-    for_each_run(p, t.begin * p.grain, end,
-                 [&c](int64_t o, const int64_t* from, int64_t n, const int64_t* inner) __attribute__((always_inline)) {
-                   Operands<T, NI> in;
-                   for (int i = 0; i < NI; ++i) in.open(i, c.x(i) + from[i], inner[i]);
-                   T* y = c.y() + o;
-                   int64_t j = 0;
-                   for (; j + kLanes <= n; j += kLanes) {
-                     Vec<T> x[NI];
+    const auto run = [&c](int64_t o, const int64_t* from, int64_t n, const int64_t* inner) {
+      Operands<T, NI> in;
+      for (int i = 0; i < NI; ++i) in.open(i, c.x(i) + from[i], inner[i]);
+      T* y = c.y() + o;
+      Vec<T> x[NI];
+      int64_t j = 0;
+      for (; j + kLanes <= n; j += kLanes) {
 #pragma GCC unroll 3
-                     for (int i = 0; i < NI; ++i) x[i] = in.at(i, j);
-                     Op::f(x).store(y + j);
-                   }
-                   if (j < n) {
-                     Vec<T> x[NI];
+        for (int i = 0; i < NI; ++i) x[i] = in.at(i, j);
+        Op::f(x).store(y + j);
+      }
+      if (j < n) {
 #pragma GCC unroll 3
-                     for (int i = 0; i < NI; ++i) x[i] = in.at(i, j, n - j);
-                     Op::f(x).store(y + j, n - j);
-                   }
-                 });
+        for (int i = 0; i < NI; ++i) x[i] = in.at(i, j, n - j);
+        Op::f(x).store(y + j, n - j);
+      }
+    };
+    for_each_run(p, t.begin * p.grain, end, run);
   }
 };
 
@@ -196,8 +195,8 @@ struct BroadcastTest : BroadcastForward<Op, NI> {
   }
 };
 
-// With gradients. An op also has kBackwardNs (for each input); kDiff, the inputs that get a gradient; kPasses, those whose
-// gradient is dy itself; kReads, the inputs that gradients read; kReadsOut; all bits but the last; and
+// With gradients. An op also has kBackwardNs (for each input); as bits of inputs kDiff, which get a gradient, kPasses,
+// whose gradient is dy itself, and kReads, which gradients read; kReadsOut, whether they read the output; and
 //   template <int I, class T> static Vec<T> d(const Vec<T>* x, Vec<T> y, Vec<T> dy)     the gradient of input I
 template <class Op, int NI>
 struct Broadcast : BroadcastForward<Op, NI> {
@@ -274,7 +273,8 @@ struct Broadcast : BroadcastForward<Op, NI> {
 #pragma GCC unroll 3
       for (int i = 0; i < NI; ++i)
         if (Op::kReads >> i & 1) x[i] = in.at(i, j, n - j);
-      Op::template d<I>(x, Op::kReadsOut ? Vec<T>::load(y + j, n - j) : x[0], Vec<T>::load(dy + j, n - j)).store(to + j, n - j);
+      const Vec<T> out = Op::kReadsOut ? Vec<T>::load(y + j, n - j) : x[0];
+      Op::template d<I>(x, out, Vec<T>::load(dy + j, n - j)).store(to + j, n - j);
     }
   }
 
@@ -289,18 +289,18 @@ struct Broadcast : BroadcastForward<Op, NI> {
         to[i] = in.gather == kSame ? c.dx(i) : in.scratch >= 0 ? static_cast<T*>(c.scratch) + in.scratch : nullptr;
     }
     const int64_t end = t.end * p.grain < p.count ? t.end * p.grain : p.count;
-    for_each_run(p, t.begin * p.grain, end,
-                 [&c, &to](int64_t o, const int64_t* from, int64_t n, const int64_t* inner) __attribute__((always_inline)) {
-                   Operands<T, NI> in;
-                   for (int i = 0; i < NI; ++i)
-                     if (Op::kReads >> i & 1) in.open(i, c.x(i) + from[i], inner[i]);
-                   if constexpr ((Op::kDiff & 1) != 0)
-                     if (to[0]) product<0>(c, in, o, n, to[0] + o);
-                   if constexpr ((Op::kDiff & 2) != 0)
-                     if (to[1]) product<1>(c, in, o, n, to[1] + o);
-                   if constexpr ((Op::kDiff & 4) != 0)
-                     if (to[2]) product<2>(c, in, o, n, to[2] + o);
-                 });
+    const auto run = [&c, &to](int64_t o, const int64_t* from, int64_t n, const int64_t* inner) {
+      Operands<T, NI> in;
+      for (int i = 0; i < NI; ++i)
+        if (Op::kReads >> i & 1) in.open(i, c.x(i) + from[i], inner[i]);
+      if constexpr ((Op::kDiff & 1) != 0)
+        if (to[0]) product<0>(c, in, o, n, to[0] + o);
+      if constexpr ((Op::kDiff & 2) != 0)
+        if (to[1]) product<1>(c, in, o, n, to[1] + o);
+      if constexpr ((Op::kDiff & 4) != 0)
+        if (to[2]) product<2>(c, in, o, n, to[2] + o);
+    };
+    for_each_run(p, t.begin * p.grain, end, run);
     for (int i = 0; i < NI; ++i)
       if (p.input[i].gather == kInRow && c.dx(i))
         reduce_outputs(p.groups(i), summed(c, i), t.begin * p.input[i].row_outputs, t.end * p.input[i].row_outputs,

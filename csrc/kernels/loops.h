@@ -1,6 +1,5 @@
-// Loops over Vecs: elementwise functions, rows of numbers to one number, and the base of every op of one element.
+// Loops over Vecs, how elementwise work is cut into tasks, and the base of every op of one element.
 #pragma once
-#include <math.h>
 #include "export.h"
 #include "vec.h"
 
@@ -15,56 +14,8 @@ PBP_INLINE void map(int64_t n, F f, T* y, const X*... x) {
   if (i < n) f(Vec<T>::load(x + i, n - i)...).store(y + i, n - i);
 }
 
-// join over i < n of f(x[i]...), starting from `zero`. Four chains of 16 lanes, joined in pairs: the order is given by n.
-template <class T, class F, class J, class... X>
-PBP_INLINE Vec<T> fold(int64_t n, Vec<T> zero, J join, F f, const X*... x) {
-  Vec<T> a = zero, b = zero, c = zero, d = zero;
-  int64_t i = 0;
-  for (; i + 4 * kLanes <= n; i += 4 * kLanes) {
-    a = join(a, f(Vec<T>::load(x + i)...));
-    b = join(b, f(Vec<T>::load(x + i + kLanes)...));
-    c = join(c, f(Vec<T>::load(x + i + 2 * kLanes)...));
-    d = join(d, f(Vec<T>::load(x + i + 3 * kLanes)...));
-  }
-  for (; i + kLanes <= n; i += kLanes) a = join(a, f(Vec<T>::load(x + i)...));
-  if (i < n) b = join(b, select(first_lanes<T>(n - i), f(Vec<T>::load(x + i, n - i)...), zero));
-  return join(join(a, b), join(c, d));
-}
-
-// Sum of f(x[i]...): row_sum_of<T>(n, [](Vec<T> a, Vec<T> b) { return a * b; }, x, y).
-template <class T, class F, class... X>
-PBP_INLINE T row_sum_of(int64_t n, F f, const X*... x) {
-  const auto add = [](Vec<T> a, Vec<T> b) __attribute__((always_inline)) { return a + b; };
-  return sum(fold<T>(n, Vec<T>(T(0)), add, f, x...));
-}
-template <class T>
-PBP_INLINE T row_sum(const T* x, int64_t n) {
-  return row_sum_of<T>(n, [](Vec<T> v) __attribute__((always_inline)) { return v; }, x);
-}
-template <class T>
-PBP_INLINE T row_dot(const T* x, const T* y, int64_t n) {
-  Vec<T> a(T(0)), b(T(0)), c(T(0)), d(T(0));
-  int64_t i = 0;
-  for (; i + 4 * kLanes <= n; i += 4 * kLanes) {
-    a = fma(Vec<T>::load(x + i), Vec<T>::load(y + i), a);
-    b = fma(Vec<T>::load(x + i + kLanes), Vec<T>::load(y + i + kLanes), b);
-    c = fma(Vec<T>::load(x + i + 2 * kLanes), Vec<T>::load(y + i + 2 * kLanes), c);
-    d = fma(Vec<T>::load(x + i + 3 * kLanes), Vec<T>::load(y + i + 3 * kLanes), d);
-  }
-  for (; i + kLanes <= n; i += kLanes) a = fma(Vec<T>::load(x + i), Vec<T>::load(y + i), a);
-  if (i < n) b = fma(Vec<T>::load(x + i, n - i), Vec<T>::load(y + i, n - i), b);
-  return sum((a + b) + (c + d));
-}
-// NaN propagates; -inf for n == 0.
-template <class T>
-PBP_INLINE T row_max(const T* x, int64_t n) {
-  const auto larger = [](Vec<T> a, Vec<T> b) __attribute__((always_inline)) { return nan_max(a, b); };
-  const auto same = [](Vec<T> v) __attribute__((always_inline)) { return v; };
-  return max_of(fold<T>(n, Vec<T>(T(-INFINITY)), larger, same, x));
-}
-
-// Work on `count` elements whose first dimension is `dim0`, cut into tasks of `grain` elements each: rows, as the neighbours
-// are cut and thus without a barrier, unless rows are too few to share.
+// Elementwise work on a shape, cut into tasks of `grain` elements: indices of the first dimension, as neighbours are
+// cut and thus without a barrier, unless they are too few to share.
 struct Cut {
   int64_t grain, tasks;
   bool rows;
@@ -84,10 +35,11 @@ PBP_INLINE void cut_phase(Infer& s, Pass pass, const Cut& c, double ns_per_eleme
     s.phase(pass, c.tasks, ns_per_element * double(c.grain));
 }
 
-// Nanoseconds per element of work that takes `ns` at 16 lanes a register, on the level being compiled.
-constexpr double scaled_ns(double ns) { return ns * 64 / kVecBytes; }
+// Nanoseconds per element, on the level being compiled, of work that takes `ns` with AVX-512: what is not bound by
+// arithmetic takes as long with narrower registers.
+constexpr double scaled_ns(double ns) { return ns <= 0.12 ? ns : ns * 64 / kVecBytes; }
 
-// A function of one element. An op derives from Elementwise<Itself, kReadsX or kReadsY>: what its derivative reads. It has
+// A function of one element. An op derives from Elementwise<Itself, kReadsX or kReadsY> (what df reads) and has
 //   struct Plan { … };                                            its options, if any
 //   static bool options(Infer& s, Plan& p);                       reads and checks them, if any
 //   static constexpr double kForwardNs, kBackwardNs;              cost of an element on AVX-512

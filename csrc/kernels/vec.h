@@ -208,15 +208,6 @@ template <class T> PBP_INLINE Vec<T> abs(Vec<T> a) {
   PBP_EACH r.v[i] = (typename Native<T>::V)((I)a.v[i] & keep);
   return r;
 }
-template <class T> PBP_INLINE Vec<T> copysign(Vec<T> magnitude, Vec<T> sign) {
-  constexpr int N = Vec<T>::N;
-  typedef typename Native<T>::I I;
-  typedef typename Native<T>::Bits B;
-  constexpr B top = B(B(1) << (sizeof(T) * 8 - 1));
-  Vec<T> r;
-  PBP_EACH r.v[i] = (typename Native<T>::V)(((I)magnitude.v[i] & ~top) | ((I)sign.v[i] & top));
-  return r;
-}
 
 // 16 lanes to one number by a fixed tree: halves of 8, 4, 2, 1 — the same order on every instruction set.
 template <class T> PBP_INLINE T sum(Vec<T> a) {

@@ -1,5 +1,5 @@
-// Functions of one element. Derivatives are written on what is kept: y where it suffices (nothing more to keep when a linear
-// layer absorbs the function), else x. At kinks they are PyTorch's.
+// Functions of one element. Derivatives are written on what is kept: y where it suffices (nothing more to keep when a
+// linear layer absorbs the function), else x. At kinks they are PyTorch's.
 #include "../kernels/loops.h"
 #include "../kernels/math.h"
 
@@ -8,7 +8,7 @@ namespace {
 
 struct Relu : Elementwise<Relu, kReadsY> {
   static constexpr const char* name = "relu";
-  static constexpr double kForwardNs = 0.04, kBackwardNs = 0.06;
+  static constexpr double kForwardNs = 0.04, kBackwardNs = 0.10;
   template <class T>
   static PBP_INLINE Vec<T> f(Plan, Vec<T> x) {
     return max(Vec<T>(0), x);
@@ -22,13 +22,14 @@ struct Relu : Elementwise<Relu, kReadsY> {
 // x > 0 ? x : negative_slope * x
 struct LeakyRelu : Elementwise<LeakyRelu, kReadsY> {
   static constexpr const char* name = "leaky_relu";
-  static constexpr double kForwardNs = 0.04, kBackwardNs = 0.06;
+  static constexpr double kForwardNs = 0.05, kBackwardNs = 0.10;
   struct Plan {
     double slope;
   };
   static bool options(Infer& s, Plan& p) {
     p.slope = s.f("negative_slope", 0.01);
-    return p.slope >= 0 || s.fail("expects negative_slope >= 0, got %g", p.slope);  // else the sign of y says nothing of x
+    // Below zero the sign of y would say nothing of the sign of x.
+    return p.slope >= 0 || s.fail("expects negative_slope >= 0, got %g", p.slope);
   }
   template <class T>
   static PBP_INLINE Vec<T> f(const Plan& p, Vec<T> x) {
@@ -43,7 +44,7 @@ struct LeakyRelu : Elementwise<LeakyRelu, kReadsY> {
 // x > 0 ? x : alpha * (e^x - 1)
 struct Elu : Elementwise<Elu, kReadsY> {
   static constexpr const char* name = "elu";
-  static constexpr double kForwardNs = 0.21, kBackwardNs = 0.06;
+  static constexpr double kForwardNs = 0.22, kBackwardNs = 0.10;
   struct Plan {
     double alpha;
   };
@@ -65,7 +66,7 @@ struct Elu : Elementwise<Elu, kReadsY> {
 // u = sqrt(2/pi) * (x + 0.044715 x^3). Hendrycks and Gimpel, "Gaussian Error Linear Units", 2016.
 struct Gelu : Elementwise<Gelu, kReadsX> {
   static constexpr const char* name = "gelu";
-  static constexpr double kForwardNs = 0.5, kBackwardNs = 0.55;
+  static constexpr double kForwardNs = 0.51, kBackwardNs = 0.55;
   static constexpr double kTwoU = 1.5957691216057308, kTwoU3 = kTwoU * 0.044715;
   struct Plan {
     int64_t tanh;
@@ -98,7 +99,7 @@ struct Gelu : Elementwise<Gelu, kReadsX> {
 // x * sigmoid(x)
 struct Silu : Elementwise<Silu, kReadsX> {
   static constexpr const char* name = "silu";
-  static constexpr double kForwardNs = 0.24, kBackwardNs = 0.3;
+  static constexpr double kForwardNs = 0.28, kBackwardNs = 0.31;
   template <class T>
   static PBP_INLINE Vec<T> f(Plan, Vec<T> x) {
     return gated(x, x);
@@ -112,7 +113,7 @@ struct Silu : Elementwise<Silu, kReadsX> {
 
 struct Tanh : Elementwise<Tanh, kReadsY> {
   static constexpr const char* name = "tanh";
-  static constexpr double kForwardNs = 0.36, kBackwardNs = 0.06;
+  static constexpr double kForwardNs = 0.40, kBackwardNs = 0.10;
   template <class T>
   static PBP_INLINE Vec<T> f(Plan, Vec<T> x) {
     return tanh(x);
@@ -125,7 +126,7 @@ struct Tanh : Elementwise<Tanh, kReadsY> {
 
 struct Sigmoid : Elementwise<Sigmoid, kReadsY> {
   static constexpr const char* name = "sigmoid";
-  static constexpr double kForwardNs = 0.24, kBackwardNs = 0.06;
+  static constexpr double kForwardNs = 0.27, kBackwardNs = 0.10;
   template <class T>
   static PBP_INLINE Vec<T> f(Plan, Vec<T> x) {
     return sigmoid(x);
@@ -139,7 +140,7 @@ struct Sigmoid : Elementwise<Sigmoid, kReadsY> {
 // log(1 + e^(beta x)) / beta; x itself where beta x > threshold.
 struct Softplus : Elementwise<Softplus, kReadsY> {
   static constexpr const char* name = "softplus";
-  static constexpr double kForwardNs = 0.42, kBackwardNs = 0.22;
+  static constexpr double kForwardNs = 0.47, kBackwardNs = 0.25;
   struct Plan {
     double beta, threshold;
   };
@@ -164,7 +165,7 @@ struct Softplus : Elementwise<Softplus, kReadsY> {
 // x kept between min and max; the gradient stops at the edges.
 struct Hardtanh : Elementwise<Hardtanh, kReadsY> {
   static constexpr const char* name = "hardtanh";
-  static constexpr double kForwardNs = 0.04, kBackwardNs = 0.06;
+  static constexpr double kForwardNs = 0.06, kBackwardNs = 0.11;
   struct Plan {
     double min, max;
   };
@@ -184,11 +185,11 @@ struct Hardtanh : Elementwise<Hardtanh, kReadsY> {
 };
 
 // x * tanh(softplus(x)). With e = e^x and n = e (e + 2): tanh(log(1 + e)) = n / (n + 2), and
-// f' = n / (n + 2) + 4 x e (1 + e) / (n + 2)^2. Beyond x = 20 the function is x in every digit, and e^2 must not overflow;
-// far below zero the shift keeps e in range as long as the result is. Misra, "Mish", 2019.
+// f' = n / (n + 2) + 4 x e (1 + e) / (n + 2)^2. Beyond x = 20 the function is x in every digit, and e^2 must not
+// overflow; far below zero the shift keeps e in range as long as the result is. Misra, "Mish", 2019.
 struct Mish : Elementwise<Mish, kReadsX> {
   static constexpr const char* name = "mish";
-  static constexpr double kForwardNs = 0.26, kBackwardNs = 0.34;
+  static constexpr double kForwardNs = 0.41, kBackwardNs = 0.42;
   template <class T>
   static PBP_INLINE Vec<T> f(Plan, Vec<T> x) {
     const Vec<T> shift(T(1) / 65536), two(2);
@@ -207,7 +208,7 @@ struct Mish : Elementwise<Mish, kReadsX> {
 
 struct Exp : Elementwise<Exp, kReadsY> {
   static constexpr const char* name = "exp";
-  static constexpr double kForwardNs = 0.18, kBackwardNs = 0.06;
+  static constexpr double kForwardNs = 0.19, kBackwardNs = 0.10;
   template <class T>
   static PBP_INLINE Vec<T> f(Plan, Vec<T> x) {
     return exp(x);
@@ -220,7 +221,7 @@ struct Exp : Elementwise<Exp, kReadsY> {
 
 struct Log : Elementwise<Log, kReadsX> {
   static constexpr const char* name = "log";
-  static constexpr double kForwardNs = 0.29, kBackwardNs = 0.15;
+  static constexpr double kForwardNs = 0.32, kBackwardNs = 0.10;
   template <class T>
   static PBP_INLINE Vec<T> f(Plan, Vec<T> x) {
     return log(x);
@@ -233,7 +234,7 @@ struct Log : Elementwise<Log, kReadsX> {
 
 struct Sqrt : Elementwise<Sqrt, kReadsY> {
   static constexpr const char* name = "sqrt";
-  static constexpr double kForwardNs = 0.25, kBackwardNs = 0.16;
+  static constexpr double kForwardNs = 0.17, kBackwardNs = 0.10;
   template <class T>
   static PBP_INLINE Vec<T> f(Plan, Vec<T> x) {
     return sqrt(x);
@@ -246,7 +247,7 @@ struct Sqrt : Elementwise<Sqrt, kReadsY> {
 
 struct Abs : Elementwise<Abs, kReadsX> {
   static constexpr const char* name = "abs";
-  static constexpr double kForwardNs = 0.04, kBackwardNs = 0.06;
+  static constexpr double kForwardNs = 0.04, kBackwardNs = 0.10;
   template <class T>
   static PBP_INLINE Vec<T> f(Plan, Vec<T> x) {
     return abs(x);
@@ -259,7 +260,7 @@ struct Abs : Elementwise<Abs, kReadsX> {
 
 struct Neg : Elementwise<Neg, kReadsY> {
   static constexpr const char* name = "neg";
-  static constexpr double kForwardNs = 0.04, kBackwardNs = 0.05;
+  static constexpr double kForwardNs = 0.04, kBackwardNs = 0.04;
   template <class T>
   static PBP_INLINE Vec<T> f(Plan, Vec<T> x) {
     return -x;
@@ -273,7 +274,7 @@ struct Neg : Elementwise<Neg, kReadsY> {
 // x kept between min and max; the gradient passes at the edges.
 struct Clip : Elementwise<Clip, kReadsX> {
   static constexpr const char* name = "clip";
-  static constexpr double kForwardNs = 0.04, kBackwardNs = 0.06;
+  static constexpr double kForwardNs = 0.06, kBackwardNs = 0.11;
   struct Plan {
     double min, max;
   };

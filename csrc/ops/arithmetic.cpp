@@ -7,7 +7,7 @@ namespace {
 
 struct Add : Broadcast<Add, 2> {
   static constexpr const char* name = "add";
-  static constexpr double kForwardNs = 0.06, kBackwardNs = 0.05;
+  static constexpr double kForwardNs = 0.10, kBackwardNs = 0.08;
   static constexpr uint32_t kDiff = 3, kPasses = 3, kReads = 0;
   static constexpr bool kReadsOut = false;
   template <class T>
@@ -22,7 +22,7 @@ struct Add : Broadcast<Add, 2> {
 
 struct Sub : Broadcast<Sub, 2> {
   static constexpr const char* name = "sub";
-  static constexpr double kForwardNs = 0.06, kBackwardNs = 0.05;
+  static constexpr double kForwardNs = 0.10, kBackwardNs = 0.08;
   static constexpr uint32_t kDiff = 3, kPasses = 1, kReads = 0;
   static constexpr bool kReadsOut = false;
   template <class T>
@@ -37,7 +37,7 @@ struct Sub : Broadcast<Sub, 2> {
 
 struct Mul : Broadcast<Mul, 2> {
   static constexpr const char* name = "mul";
-  static constexpr double kForwardNs = 0.06, kBackwardNs = 0.06;
+  static constexpr double kForwardNs = 0.10, kBackwardNs = 0.10;
   static constexpr uint32_t kDiff = 3, kPasses = 0, kReads = 3;
   static constexpr bool kReadsOut = false;
   template <class T>
@@ -53,7 +53,7 @@ struct Mul : Broadcast<Mul, 2> {
 // da = dy / b, db = -dy a / b^2
 struct Div : Broadcast<Div, 2> {
   static constexpr const char* name = "div";
-  static constexpr double kForwardNs = 0.16, kBackwardNs = 0.25;
+  static constexpr double kForwardNs = 0.17, kBackwardNs = 0.30;
   static constexpr uint32_t kDiff = 3, kPasses = 0, kReads = 3;
   static constexpr bool kReadsOut = false;
   template <class T>
@@ -69,7 +69,7 @@ struct Div : Broadcast<Div, 2> {
 // a^b; da = dy b a^(b-1), and 0 for b = 0; db = dy y log(a), and 0 for a = 0, b >= 0
 struct Pow : Broadcast<Pow, 2> {
   static constexpr const char* name = "pow";
-  static constexpr double kForwardNs = 1.6, kBackwardNs = 1.2;
+  static constexpr double kForwardNs = 1.60, kBackwardNs = 1.20;
   static constexpr uint32_t kDiff = 3, kPasses = 0, kReads = 3;
   static constexpr bool kReadsOut = true;
   template <class T>
@@ -88,7 +88,7 @@ struct Pow : Broadcast<Pow, 2> {
 template <bool kLarger>
 struct Extreme : Broadcast<Extreme<kLarger>, 2> {
   static constexpr const char* name = kLarger ? "maximum" : "minimum";
-  static constexpr double kForwardNs = 0.06, kBackwardNs = 0.08;
+  static constexpr double kForwardNs = 0.10, kBackwardNs = 0.12;
   static constexpr uint32_t kDiff = 3, kPasses = 0, kReads = 3;
   static constexpr bool kReadsOut = false;
   template <class T>
@@ -106,7 +106,7 @@ struct Extreme : Broadcast<Extreme<kLarger>, 2> {
 // cond (0 or 1) ? a : b
 struct Where : Broadcast<Where, 3> {
   static constexpr const char* name = "where";
-  static constexpr double kForwardNs = 0.08, kBackwardNs = 0.06;
+  static constexpr double kForwardNs = 0.12, kBackwardNs = 0.10;
   static constexpr uint32_t kDiff = 6, kPasses = 0, kReads = 1;
   static constexpr bool kReadsOut = false;
   template <class T>
@@ -120,7 +120,7 @@ struct Where : Broadcast<Where, 3> {
   }
 };
 
-constexpr OpEntry kOps[] = {pbp_op<Add>(),           pbp_op<Sub>(),            pbp_op<Mul>(),  pbp_op<Div>(), pbp_op<Pow>(),
+constexpr OpEntry kOps[] = {pbp_op<Add>(), pbp_op<Sub>(), pbp_op<Mul>(), pbp_op<Div>(), pbp_op<Pow>(),
                             pbp_op<Extreme<true>>(), pbp_op<Extreme<false>>(), pbp_op<Where>()};
 
 }  // namespace

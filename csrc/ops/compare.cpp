@@ -7,7 +7,7 @@ namespace {
 template <class Op>
 struct Compare : BroadcastTest<Compare<Op>, 2> {
   static constexpr const char* name = Op::name;
-  static constexpr double kForwardNs = 0.06;
+  static constexpr double kForwardNs = 0.10;
   template <class T>
   static PBP_INLINE Vec<T> f(const Vec<T>* x) {
     return select(Op::test(x[0], x[1]), Vec<T>(1), Vec<T>(0));

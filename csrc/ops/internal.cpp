@@ -1,5 +1,5 @@
-// What the plan itself needs between nodes: copies, sums and zeros between views of one shape with any strides. A task is one
-// element, in the order of memory written.
+// What the plan itself needs between nodes: copies, sums and zeros between views of one shape with any strides. A task
+// is one element, in the order of memory written.
 #include "../kernels/copy.h"
 #include "../kernels/loops.h"
 
@@ -19,7 +19,7 @@ PBP_INLINE Box box_of(const View& to, const View& from) {
   return b;
 }
 
-// Elements [begin, end) of the box: runs along the last axis, and whole planes where `from` is contiguous along the axis
+// Elements [begin, end) of the box: runs along the last axis, and whole planes where `from` is contiguous along the one
 // before it.
 template <class Move, class T>
 PBP_INLINE void move_box(const Box& b, T* to, const T* from, int64_t begin, int64_t end) {

@@ -45,6 +45,20 @@ struct Reshape : OpDefaults {
   static void backward(const Ctx<T>&, const Task&) {}  // the gradient is an alias as well
 };
 
+// x itself, through which no gradient flows.
+struct StopGradient : OpDefaults {
+  static constexpr const char* name = "stop_gradient";
+  static constexpr uint32_t flags = kAlias;
+  static constexpr bool has_forward = false;
+  static constexpr bool has_backward = false;
+  static bool infer(Infer& s) {
+    if (!s.expect_inputs(1, 1)) return false;
+    s.no_gradient(0);
+    s.out_like(0);
+    return true;
+  }
+};
+
 struct TransposePlan {
   int64_t perm[kMaxRank];
 };
@@ -390,7 +404,7 @@ struct BroadcastTo : OpDefaults {
   }
 };
 
-constexpr OpEntry kOps[] = {pbp_op<Reshape>(), pbp_op<Transpose>(), pbp_op<Slice>(),
+constexpr OpEntry kOps[] = {pbp_op<Reshape>(), pbp_op<StopGradient>(), pbp_op<Transpose>(), pbp_op<Slice>(),
                             pbp_op<Concat>(),  pbp_op<Gather>(),    pbp_op<BroadcastTo>()};
 
 }  // namespace

@@ -59,6 +59,7 @@ from ._shapes import (
     split,
     squeeze,
     stack,
+    stop_gradient,
     transpose,
     unsqueeze,
 )
@@ -129,6 +130,7 @@ __all__ = [
     "square",
     "squeeze",
     "stack",
+    "stop_gradient",
     "sub",
     "sum",
     "tanh",

@@ -31,6 +31,18 @@ def reshape(x: Any, shape: Any) -> Any:
 
 
 @op("x", integers=("x",))
+def stop_gradient(x: Any) -> Any:
+    """``x`` itself, taken as a constant by backward: targets made by the model, straight-through estimators.
+
+    The semantics are those of ``torch.Tensor.detach`` and ``jax.lax.stop_gradient``.
+
+    >>> stop_gradient([1.0, 2.0])
+    array([1., 2.], dtype=float32)
+    """
+    return node("stop_gradient", lift(x, "stop_gradient", integer=True))
+
+
+@op("x", integers=("x",))
 def flatten(x: Any, start_dim: int = 0, end_dim: int = -1) -> Any:
     """Dimensions ``start_dim`` to ``end_dim`` (included) as one.
 

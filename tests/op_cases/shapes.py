@@ -85,6 +85,7 @@ def _ids(table, ids):
 
 
 CASES = [
+    OpCase("stop_gradient", "matrix", normal((3, 5)), torch=lambda x: x.detach(), grad=False),
     *(OpCase("reshape", name, normal(shape), {"shape": to}, torch=_reshape) for name, (shape, to) in RESHAPES.items()),
     *(OpCase("transpose", name, normal(shape), {"perm": perm}, torch=_transpose, rows=bool(perm) and perm[0] == 0)
       for name, (shape, perm) in TRANSPOSES.items()),
