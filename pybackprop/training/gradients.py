@@ -12,6 +12,7 @@ import numpy as np
 from .. import _core
 from .._cache import LRU
 from .._trace import flatten, unflatten
+from .._tracer import current, prefix
 from .objective import argument_specs, model_dtype, trace_objective
 
 if TYPE_CHECKING:
@@ -119,6 +120,11 @@ def value_and_grad(
     differentiated = _Differentiated(objective, model, training, keep=False)
 
     def value_and_gradients(*args: Any) -> Any:
+        if current() is not None:
+            raise ValueError(
+                f"{prefix('value_and_grad')}derivatives of derivatives are not offered: "
+                "call value_and_grad outside of an objective or forward, on arrays"
+            )
         built, outputs, gradients, _ = differentiated(args, wanted, seed)
         loss = float(outputs[0])
         value: Any = loss
