@@ -1,8 +1,8 @@
 // Transcendental functions of a Vec. Float: argument reduction and a minimax polynomial, no tables, the same bits on
 // every level with FMA. Double, the witness of gradient checks: libm, lane by lane.
 //
-// Largest error in ULP of float against double libm, over a tenth of a percent of all floats, special values apart; NaN
-// propagates, infinities give their limits, results below 2^-126 may be flushed to zero.
+// Largest error in ULP of float against double libm, over two million floats spread over all exponents. NaN propagates,
+// infinities give their limits, results below 2^-126 may be flushed to zero.
 //               exp   expm1  log   tanh  sigmoid  gated  softplus  pow   normal's cdf for x > -4
 //   AVX2, 512   0.97  1.37   0.77  1.07  1.98     2.18   2.28      0.53  6.5
 //   SSE         0.93  1.44   0.77  1.07  1.98     2.18   2.44      0.53  8.4

@@ -209,7 +209,7 @@ template <class T> PBP_INLINE Vec<T> abs(Vec<T> a) {
   return r;
 }
 
-// 16 lanes to one number by a fixed tree: halves of 8, 4, 2, 1 — the same order on every instruction set.
+// 16 lanes to one number by a fixed tree: halves of 8, 4, 2, 1 - the same order on every instruction set.
 template <class T> PBP_INLINE T sum(Vec<T> a) {
   alignas(64) T b[kLanes];
   a.store(b);
@@ -223,14 +223,6 @@ template <class T> PBP_INLINE T max_of(Vec<T> a) {  // NaN propagates
   T m = b[0];
   for (int i = 1; i < kLanes; ++i) m = (b[i] > m || b[i] != b[i]) && m == m ? b[i] : m;
   return m;
-}
-template <class T> PBP_INLINE bool any(Mask<T> m) {
-  constexpr int N = Mask<T>::N;
-  typename Native<T>::I o = m.v[0];
-  for (int i = 1; i < N; ++i) o |= m.v[i];
-  bool r = false;
-  for (int i = 0; i < kVecBytes / int(sizeof(T)); ++i) r |= o[i] != 0;
-  return r;
 }
 
 }  // namespace

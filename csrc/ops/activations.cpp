@@ -199,10 +199,10 @@ struct Mish : Elementwise<Mish, kReadsX> {
   }
   template <class T>
   static PBP_INLINE Vec<T> df(Plan, Vec<T> x, Vec<T> dy) {
-    const Vec<T> e = exp(min(Vec<T>(20), x));
+    const Vec<T> z = min(Vec<T>(20), x), e = exp(z);
     const Vec<T> n = e * (e + Vec<T>(2));
     const Vec<T> q = Vec<T>(1) / (n + Vec<T>(2));
-    return dy * q * fma(Vec<T>(4) * x * e, (Vec<T>(1) + e) * q, n);
+    return dy * q * fma(Vec<T>(4) * z * e, (Vec<T>(1) + e) * q, n);
   }
 };
 
