@@ -130,10 +130,10 @@ def test_outputs_that_are_inputs_params_and_aliases(rng):
     assert not (x == 7).any()
 
 
-def test_zero_size_batch_runs(rng):
+def test_zero_size_batch_runs():
     graph = _core.Graph()
     v = graph.input((0, 5))
-    weight, bias = (graph.param(_core.Param(rng.standard_normal(shape).astype("float32")), "p") for shape in ((3, 5), (3,)))
+    weight, bias = (graph.param(_core.Param(np.ones(shape, "float32"))) for shape in ((3, 5), (3,)))
     (h,) = graph.node("linear", [v, weight, bias])
     (h,) = graph.node("softmax", [graph.node("relu", [h])[0]])
     (total,) = graph.node("sum", [h])

@@ -41,7 +41,7 @@ class OpCase:
     row_inputs: tuple[int, ...] = (0,)
     # Inputs that must be Params (running statistics, a table with sparse gradients).
     param: tuple[int, ...] = ()
-    # Input -> index of elements that the op reads but takes as constant by definition (the padding row of an embedding).
+    # Input -> index of elements that the op reads but takes as constant by definition (an embedding's padding row).
     held: dict[int, Any] = field(default_factory=dict)
     training: bool = True
     grad: bool = True
