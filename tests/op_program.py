@@ -85,7 +85,7 @@ class OpProgram:
 
 
     def differences(self, arrays: list[np.ndarray], directions: list[np.ndarray], i: int, step: np.ndarray) -> float:
-        """Derivative of the loss along ``step`` in ``arrays[i]``, from the points at -2, -1, 1 and 2 steps. In double."""
+        """Derivative of the loss along ``step`` in ``arrays[i]``, from four points at up to 2 steps. In double."""
         arrays = [np.array(a) for a in arrays]
         fed = (*(arrays[j] for j in self._fed), *directions)
         for j, param in self._params.items():

@@ -403,3 +403,21 @@ def test_nothing_leaks(batch):
         pb.TrainStep(objective, model, optim.SGD(lr=0.1))(*batch)
     gc.collect()
     assert len(gc.get_objects()) < count + 200
+
+
+def test_an_objective_that_constructs_its_loss_is_traced_once():
+    traced = []
+
+    def objective(model, x, y):
+        traced.append(1)
+        return nn.MSELoss()(model(x), y)
+
+    step = pb.TrainStep(objective, nn.Linear(3, 1), optim.SGD(lr=0.1))
+    x, y = np.ones((4, 3), np.float32), np.ones((4, 1), np.float32)
+    for _ in range(5):
+        step(x, y)
+    assert len(traced) == 1
+    gradients = pb.value_and_grad(objective, nn.Linear(3, 1))
+    for _ in range(5):
+        gradients(x, y)
+    assert len(traced) == 2

@@ -72,11 +72,11 @@ class Evaluator:
         return self._cached("model", specs, lambda: self._build_model(specs))
 
     def _cached(self, what: str, specs: tuple[Any, ...], build: Callable[[], Any]) -> Any:
-        key = (_core.version(), what, repr(specs))
-        entry = self._programs.get(key)
+        key = (what, repr(specs))
+        entry = self._programs.get((_core.version(), *key))
         if entry is None:
             entry = build()
-            self._programs.put(key, entry)
+            self._programs.put((_core.version(), *key), entry)  # the version after: objectives may construct modules
         return entry
 
     def _build_objective(self, specs: tuple[Any, ...]) -> Compiled:

@@ -41,11 +41,11 @@ class _Differentiated:
     def __call__(self, args: tuple[Any, ...], argnums: tuple[int, ...], seed: int) -> tuple[_Built, Any, Any, Any]:
         """What was built, the flattened arrays' outputs, gradients and kept values."""
         inputs, specs = argument_specs(args)
-        key = (_core.version(), repr(specs), argnums)
-        built = self._programs.get(key)
+        what = (repr(specs), argnums)
+        built = self._programs.get((_core.version(), *what))
         if built is None:
             built = self._build(specs, argnums)
-            self._programs.put(key, built)
+            self._programs.put((_core.version(), *what), built)  # the version after: objectives may construct modules
         outputs, gradients, kept = built.program.run(inputs, seed)
         return built, outputs, gradients, kept
 

@@ -261,6 +261,8 @@ class TrainStep:
         if compiled is None:
             compiled = self._build(specs)
             self._programs.put(key, compiled)
+            # An objective may construct modules (a loss, say) while it is traced; that is no change of the model.
+            self._structure_version = _version()
         return compiled
 
     @property
