@@ -61,7 +61,9 @@ class BuildExt(build_ext):
                 return
             target.parent.mkdir(parents=True, exist_ok=True)
             dependencies = ["-MMD", "-MF", str(target.with_suffix(".d"))]
-            subprocess.run([*cxx, *COMMON, *flags, *extra, *dependencies, "-c", str(source), "-o", str(target)], check=True)
+            subprocess.run(
+                [*cxx, *COMMON, *flags, *extra, *dependencies, "-c", str(source), "-o", str(target)], check=True
+            )
 
         with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
             list(pool.map(compile_one, jobs))

@@ -13,12 +13,11 @@
 from . import data, nn, ops, optim
 from ._tensor import Tensor
 from ._version import __version__
-from .config import show_config
+from .config import get_num_threads, num_threads, set_num_threads, show_config
 from .function import Function
 from .io import load, save
 from .nn.parameter import Parameter
 from .random import manual_seed
-from .threads import get_num_threads, num_threads, set_num_threads
 from .training import Callback, History, Metric, Trainer, TrainStep, callbacks, gradcheck, inspect, value_and_grad
 
 __all__ = [

@@ -130,7 +130,7 @@ class Optimizer:
     def __repr__(self) -> str:
         shown = [f"{name}={getattr(self, name)!r}" for name in ("lr", *self._options)]
         if self.groups:
-            shown.append(f"groups={ {key: dict(options) for key, options in self.groups.items()} !r}")
+            shown.append(f"groups={ {key: dict(options) for key, options in self.groups.items()}!r}")
         return f"{type(self).__name__}({', '.join(shown)})"
 
     def __getstate__(self) -> dict[str, Any]:

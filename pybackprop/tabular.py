@@ -53,11 +53,12 @@ class _Network(nn.Module):
     """Embeddings of the id inputs beside the dense input, then linear layers with ReLU and dropout between."""
 
     def __init__(self, dense: int, tables: list[tuple[int, int]], hidden: list[int], outputs: int, dropout: float):
-        self.embeddings = nn.ModuleList([nn.Embedding(rows, width) for rows, width in tables])
-        for embedding in self.embeddings:
+        embeddings = [nn.Embedding(rows, width) for rows, width in tables]
+        self.embeddings = nn.ModuleList(embeddings)
+        for embedding in embeddings:
             weight = np.array(embedding.weight)
             weight[0] = 0  # values not seen in training: no row trains this one unless some value is rare
-            embedding.weight = weight
+            embedding.weight.assign(weight)
         width = dense + sum(width for _, width in tables)
         layers: list[nn.Module] = []
         for size in hidden:
@@ -356,7 +357,7 @@ def _network(columns: Columns, hidden: tuple[int, ...], outputs: int, dropout: f
 
 def _hidden_widths(weights: dict[str, np.ndarray], width: int, path: str) -> tuple[int, ...]:
     """Widths of the hidden layers, from the tensors: no number in a file can ask for more memory than the file has."""
-    widths = []
+    widths: list[int] = []
     while (name := f"layers.{3 * len(widths)}.weight") in weights:
         shape = weights[name].shape
         if len(shape) != 2 or shape[1] != width or shape[0] < 1:

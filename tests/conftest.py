@@ -11,7 +11,6 @@ import pytest
 # order in which test files are collected decides nothing.
 from pybackprop import _core
 
-
 collect_ignore = [] if importlib.util.find_spec("torch") else ["parity"]
 
 

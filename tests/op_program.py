@@ -37,8 +37,17 @@ class OpProgram:
     respect to the case's inputs is the op's backward applied to the directions.
     """
 
-    def __init__(self, case: OpCase, arrays: list[np.ndarray], *, dtype: str = "float64", isa: str | None = None,
-                 threads: int | None = None, gradient: bool = True, where: str = "case"):
+    def __init__(
+        self,
+        case: OpCase,
+        arrays: list[np.ndarray],
+        *,
+        dtype: str = "float64",
+        isa: str | None = None,
+        threads: int | None = None,
+        gradient: bool = True,
+        where: str = "case",
+    ):
         self.case, self.dtype = case, dtype
         graph = _core.Graph(dtype=dtype, training=case.training, isa=isa)
         self._wrt = case.differentiated(arrays) if gradient else ()
@@ -82,7 +91,6 @@ class OpProgram:
         if directions is None:
             return outputs, None, gradients
         return outputs[:-1], float(outputs[-1]), gradients
-
 
     def differences(self, arrays: list[np.ndarray], directions: list[np.ndarray], i: int, step: np.ndarray) -> float:
         """Derivative of the loss along ``step`` in ``arrays[i]``, from four points at up to 2 steps. In double."""

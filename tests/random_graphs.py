@@ -92,7 +92,7 @@ class _Builder:
         op = ("add", "sub", "mul", "div", "maximum", "minimum")[int(self.rng.integers(6))]
         if self.rng.random() < 0.5:  # against a parameter that broadcasts
             shape = tuple(1 if self.rng.random() < 0.4 else n for n in self.shape(a))
-            b = self.param(shape[int(self.rng.integers(len(shape) + 1)):])
+            b = self.param(shape[int(self.rng.integers(len(shape) + 1)) :])
         else:
             b = self.pick(lambda s: s == self.shape(a))
         if op == "div":
@@ -155,8 +155,19 @@ class _Builder:
         return self.graph.function(Cube(), [bounded, v], [self.shape(v)], "Cube")[0]
 
     def build(self, steps: int) -> Model:
-        makers = [self.linear, self.linear, self.unary, self.unary, self.binary, self.binary, self.normalise,
-                  self.reduce, self.reshape, self.product, self.select] + [self.host] * self.host_ops
+        makers = [
+            self.linear,
+            self.linear,
+            self.unary,
+            self.unary,
+            self.binary,
+            self.binary,
+            self.normalise,
+            self.reduce,
+            self.reshape,
+            self.product,
+            self.select,
+        ] + [self.host] * self.host_ops
         for _ in range(steps):
             v = makers[int(self.rng.integers(len(makers)))]()
             # Keep the models small and the numbers near 1, so that differences have digits left.
@@ -170,7 +181,8 @@ class _Builder:
         return Model(self.graph, self.params, self.param_ids, self.values, loss, self.inputs)
 
 
-def random_model(seed: int, *, dtype: str = "float64", isa: str | None = None, steps: int = 12,
-                 host_ops: bool = True) -> Model:
+def random_model(
+    seed: int, *, dtype: str = "float64", isa: str | None = None, steps: int = 12, host_ops: bool = True
+) -> Model:
     """The same seed gives the same model, parameters and inputs."""
     return _Builder(seed, dtype, isa, host_ops).build(steps)

@@ -75,7 +75,14 @@ def test_steps_call_no_allocator(threads, tmp_path):
         pytest.skip("no C compiler to build the counter with")
     library = tmp_path / "count.so"
     subprocess.run([compiler, "-O1", "-shared", "-fPIC", "-o", library, SOURCE], check=True, timeout=60)
-    done = subprocess.run([sys.executable, "-c", PROGRAM, str(library), str(threads)], capture_output=True, text=True,
-                          timeout=120, cwd=tmp_path, env={**os.environ, "LD_PRELOAD": str(library)}, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(library), str(threads)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=tmp_path,
+        env={**os.environ, "LD_PRELOAD": str(library)},
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "steady"

@@ -42,8 +42,9 @@ def test_each_isa_object_exports_one_symbol():
         pytest.skip("no build folder with object files, or no nm")
     # A weak or a second symbol could be picked by the linker for code that runs on a lesser CPU.
     for path in objects:
-        lines = subprocess.run(["nm", "--defined-only", "--extern-only", path], capture_output=True, text=True,
-                               check=True).stdout.splitlines()
+        lines = subprocess.run(
+            ["nm", "--defined-only", "--extern-only", path], capture_output=True, text=True, check=True
+        ).stdout.splitlines()
         symbols = [line.split()[-2:] for line in lines if line.strip()]
         assert len(symbols) == 1 and symbols[0][0] in "DRB", f"{path.parent.name}/{path.name}: {symbols}"
 
@@ -136,8 +137,9 @@ def test_numpy_is_the_only_dependency():
 
 
 def run(*command, **options) -> str:
-    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=1500, check=False,
-                          **options)
+    done = subprocess.run(
+        [str(c) for c in command], capture_output=True, text=True, timeout=1500, check=False, **options
+    )
     assert done.returncode == 0, f"{command}: {done.stdout[-2000:]} {done.stderr[-2000:]}"
     return done.stdout
 
@@ -153,8 +155,14 @@ def test_sdist_and_wheel_work(tmp_path):
     (wheel,) = tmp_path.glob("*.whl")
     with tarfile.open(sdist) as archive:
         names = {name.split("/", 1)[-1] for name in archive.getnames()}
-    needed = {"pyproject.toml", "setup.py", "README.md", "csrc/core/op.h", "pybackprop/_core.pyi",
-              "pybackprop/py.typed"}
+    needed = {
+        "pyproject.toml",
+        "setup.py",
+        "README.md",
+        "csrc/core/op.h",
+        "pybackprop/_core.pyi",
+        "pybackprop/py.typed",
+    }
     assert needed <= names
     assert wheel.stat().st_size < 5_000_000
     with zipfile.ZipFile(wheel) as archive:

@@ -29,8 +29,9 @@ def expected(ids, table, dy, padding_idx=-1):
     return wanted
 
 
-@pytest.mark.parametrize("n, rows", [(0, 5), (1, 1), (7, 3), (33, 4), (64, 64), (300, 20), (300, 100_000),
-                                     (1000, 70_000)])
+@pytest.mark.parametrize(
+    "n, rows", [(0, 5), (1, 1), (7, 3), (33, 4), (64, 64), (300, 20), (300, 100_000), (1000, 70_000)]
+)
 @pytest.mark.parametrize("padding_idx", [-1, 0])
 def test_sparse_rows_are_distinct_and_ascending(rng, n, rows, padding_idx):
     table, ids, dy = rng.standard_normal((rows, 5)), rng.integers(0, rows, n), rng.standard_normal((n, 5))

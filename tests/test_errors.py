@@ -116,8 +116,9 @@ def test_loss_must_be_a_scalar():
     graph = _core.Graph()
     x = graph.input((4, 2), False, "x")
     (y,) = graph.node("tanh", [x], "Model")
-    with says(ValueError,
-              "the loss must be a scalar, but Model (tanh) has shape (4, 2): reduce it with .mean() or .sum()"):
+    with says(
+        ValueError, "the loss must be a scalar, but Model (tanh) has shape (4, 2): reduce it with .mean() or .sum()"
+    ):
         _core.Program(graph, [y], loss=y, wrt=[x])
 
 
@@ -126,8 +127,11 @@ def test_loss_that_depends_on_nothing():
     x = graph.input((4,), False, "x")
     (y,) = graph.node("greater", [x, x], "Model")
     (loss,) = graph.node("sum", [y])
-    with contains(ValueError, "the loss does not depend on anything it should be differentiated by",
-                  "Model (greater) has no gradient"):
+    with contains(
+        ValueError,
+        "the loss does not depend on anything it should be differentiated by",
+        "Model (greater) has no gradient",
+    ):
         _core.Program(graph, [loss], loss=loss, wrt=[x])
 
 
@@ -227,8 +231,9 @@ def test_numpy_function_on_a_tensor():
 
 def test_layer_mismatch_names_both_layers():
     model = nn.Sequential(nn.Linear(3, 128), nn.ReLU(), nn.Linear(64, 2))
-    with contains(ValueError,
-                  "[linear] Sequential[2]: weight expects 64 input columns, but Sequential[1] (relu) gives 128"):
+    with contains(
+        ValueError, "[linear] Sequential[2]: weight expects 64 input columns, but Sequential[1] (relu) gives 128"
+    ):
         model(X)
 
 
@@ -295,7 +300,8 @@ def test_group_pattern_that_matches_nothing():
     model = nn.Sequential(nn.Linear(3, 2))
     with contains(ValueError, "*.wieght"):
         pb.Trainer(model, loss=nn.MSELoss(), optimizer=optim.Adam(groups={"*.wieght": {"frozen": True}})).fit(
-            GOOD, np.zeros((10, 2), "float32"), verbose=0)
+            GOOD, np.zeros((10, 2), "float32"), verbose=0
+        )
 
 
 def test_second_derivatives_are_refused():

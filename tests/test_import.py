@@ -13,8 +13,15 @@ OPTIONAL = ("sklearn", "pandas", "pyarrow", "matplotlib", "tqdm", "torch", "jax"
 
 def python(code: str, **env: str) -> subprocess.CompletedProcess:
     """``code`` in a fresh interpreter, outside the clone."""
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, cwd=os.sep,
-                          env={**os.environ, **env}, check=False)
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=os.sep,
+        env={**os.environ, **env},
+        check=False,
+    )
 
 
 def printed(code: str, **env: str) -> str:

@@ -110,36 +110,71 @@ def test_a_row_loss_does_not_depend_on_its_batch(isa, rng):
 @pytest.mark.parametrize(
     ("op", "arrays", "attrs", "words"),
     [
-        ("mse", [np.ones((3, 2)), np.ones((3, 3))], {}, r"\[mse\] loss: expects a target of the prediction's shape "
-         r"\(3, 2\), but input 1 is \(3, 3\)"),
+        (
+            "mse",
+            [np.ones((3, 2)), np.ones((3, 3))],
+            {},
+            r"\[mse\] loss: expects a target of the prediction's shape "
+            r"\(3, 2\), but input 1 is \(3, 3\)",
+        ),
         ("mse", [np.ones((3, 2)), np.ones(3)], {}, r"expects a target of the prediction's shape \(3, 2\), but"),
         ("mse", [np.ones((3, 1)), np.ones((1, 3))], {}, r"shape \(3, 1\), but input 1 is \(1, 3\)"),
         ("mse", [np.ones((0, 3)), np.ones((0, 3))], {}, r"has no mean over no elements, but input 0 is \(0, 3\)"),
-        ("mse", [np.ones(3), np.ones(3), np.ones(2)], {"weighted": 1}, r"one sample weight for each of 3 rows, but "
-         r"input 2 is \(2,\)"),
+        (
+            "mse",
+            [np.ones(3), np.ones(3), np.ones(2)],
+            {"weighted": 1},
+            r"one sample weight for each of 3 rows, but "
+            r"input 2 is \(2,\)",
+        ),
         ("mse", [np.ones(3), np.ones(3)], {"reduction": 3}, r"must be 0 \(none\), 1 \(mean\) or 2 \(sum\), got 3"),
         ("mse", [np.ones(3)], {}, "expects 2 inputs, got 1"),
         ("mse", [np.ones(3), np.ones(3)], {"pos_weighted": 1}, "has no pos_weight"),
         ("mse", [np.ones(3), np.ones(3)], {"detla": 1}, "detla"),
         ("huber", [np.ones(3), np.ones(3)], {"delta": 0.0}, "delta must be above 0, got 0"),
-        ("bce_with_logits", [np.ones((3, 2)), np.ones((3, 2)), np.ones(3)], {"pos_weighted": 1},
-         r"pos_weight expects one number or 2, one for each column, but input 2 is \(3,\)"),
-        ("pinball", [np.ones((3, 2)), np.ones(3)], {"quantiles": [0.5]},
-         r"expects predictions \(rows, 1\), one column for each quantile, but input 0 is \(3, 2\)"),
-        ("pinball", [np.ones((3, 2)), np.ones((3, 2))], {"quantiles": [0.1, 0.9]},
-         r"expects one target for each of 3 rows, but input 1 is \(3, 2\)"),
+        (
+            "bce_with_logits",
+            [np.ones((3, 2)), np.ones((3, 2)), np.ones(3)],
+            {"pos_weighted": 1},
+            r"pos_weight expects one number or 2, one for each column, but input 2 is \(3,\)",
+        ),
+        (
+            "pinball",
+            [np.ones((3, 2)), np.ones(3)],
+            {"quantiles": [0.5]},
+            r"expects predictions \(rows, 1\), one column for each quantile, but input 0 is \(3, 2\)",
+        ),
+        (
+            "pinball",
+            [np.ones((3, 2)), np.ones((3, 2))],
+            {"quantiles": [0.1, 0.9]},
+            r"expects one target for each of 3 rows, but input 1 is \(3, 2\)",
+        ),
         ("pinball", [np.ones(3), np.ones(3)], {"quantiles": [1.5]}, r"quantiles must be in \(0, 1\), got 1.5"),
         ("pinball", [np.ones(3), np.ones(3)], {}, "needs quantiles"),
         ("cross_entropy", [np.ones(3), np.ones(3, int)], {}, r"expects \(rows, classes\), but input 0 is \(3,\)"),
         ("cross_entropy", [np.ones((3, 4)), np.ones(2, int)], {}, r"one label for each of 3 rows, but input 1"),
-        ("cross_entropy", [np.ones((3, 4)), np.ones(3)], {}, r"integer labels \(3,\) or probabilities \(3, 4\), but "
-         r"input 1 holds floating-point \(3,\)"),
+        (
+            "cross_entropy",
+            [np.ones((3, 4)), np.ones(3)],
+            {},
+            r"integer labels \(3,\) or probabilities \(3, 4\), but "
+            r"input 1 holds floating-point \(3,\)",
+        ),
         ("cross_entropy", [np.ones((3, 4)), np.array([0, 4, 1])], {}, "labels.*4"),
         ("cross_entropy", [np.ones((3, 4)), np.array([0, -1, 1])], {}, "labels.*-1"),
-        ("cross_entropy", [np.ones((3, 4)), np.ones(3, int), np.ones(3)], {"class_weighted": 1},
-         r"one weight for each of 4 classes, but input 2 is \(3,\)"),
-        ("cross_entropy", [np.ones((3, 4)), np.ones(3, int)], {"label_smoothing": 1.5},
-         r"label_smoothing must be in \[0, 1\], got 1.5"),
+        (
+            "cross_entropy",
+            [np.ones((3, 4)), np.ones(3, int), np.ones(3)],
+            {"class_weighted": 1},
+            r"one weight for each of 4 classes, but input 2 is \(3,\)",
+        ),
+        (
+            "cross_entropy",
+            [np.ones((3, 4)), np.ones(3, int)],
+            {"label_smoothing": 1.5},
+            r"label_smoothing must be in \[0, 1\], got 1.5",
+        ),
         ("cross_entropy", [np.ones((0, 4)), np.ones(0, int)], {}, r"has no mean over no rows, but input 0 is \(0, 4\)"),
     ],
 )

@@ -24,7 +24,8 @@ def test_float32_is_near_double(case):
     outputs, _, gradients = witness.run(arrays, directions)
     for isa in _core.isa_names():
         got_outputs, _, got_gradients = OpProgram(case, arrays, dtype="float32", isa=isa, gradient=case.grad).run(
-            arrays, directions)
+            arrays, directions
+        )
         for k, (got, wanted) in enumerate(zip(got_outputs, outputs, strict=True)):
             assert excess(got, wanted, case.f32_rtol, case.f32_atol) <= 1, f"{case} on {isa}, output {k}"
         for i, got, wanted in zip(case.differentiated(arrays), got_gradients, gradients, strict=False):

@@ -62,7 +62,8 @@ def test_gradient_equals_differences(case):
                 moved = np.abs(step).max()
                 floor = 1e-2 * max(norm if np.count_nonzero(step) > 1 else largest, 0.1) * moved
                 assert abs(got - wanted) <= BOUND * max(abs(wanted), floor), (
-                    f"{case} on {isa}, input {i}: {got} {wanted}")
+                    f"{case} on {isa}, input {i}: {got} {wanted}"
+                )
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if not _core.op_info(c.op)["differentiable"]], ids=str)

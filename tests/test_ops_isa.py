@@ -31,11 +31,13 @@ def compare(case, arrays):
     sizes = [a.shape for a in arrays]
     lowest = results[LEVELS[0]]
     for isa in LEVELS[1:]:
-        for what, factor, got, wanted in zip(("output", "gradient"), (2, 2 * GRADIENT_FACTOR), results[isa], lowest,
-                                             strict=True):
+        for what, factor, got, wanted in zip(
+            ("output", "gradient"), (2, 2 * GRADIENT_FACTOR), results[isa], lowest, strict=True
+        ):
             for k, (a, b) in enumerate(zip(got, wanted, strict=True)):
                 assert excess(a, b, factor * case.f32_rtol, factor * case.f32_atol) <= 1, (
-                    f"{case} {sizes}: {what} {k} on {isa} is far from {LEVELS[0]}")
+                    f"{case} {sizes}: {what} {k} on {isa} is far from {LEVELS[0]}"
+                )
     if set(results) >= SAME_BITS:
         for what, v3, v4 in zip(("output", "gradient"), results["x86-64-v3"], results["x86-64-v4"], strict=True):
             for k, (a, b) in enumerate(zip(v3, v4, strict=True)):

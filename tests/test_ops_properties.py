@@ -39,9 +39,9 @@ def test_batch_equals_row_by_row(case):
 
     whole = rows(slice(None))
     assert same_bits(rows(np.arange(n)[::-1]), np.ascontiguousarray(whole[::-1])), f"{case}: rows reversed"
-    assert same_bits(rows(slice(n // 2, None)), np.ascontiguousarray(whole[n // 2:])), f"{case}: second half"
+    assert same_bits(rows(slice(n // 2, None)), np.ascontiguousarray(whole[n // 2 :])), f"{case}: second half"
     for i in sorted({0, 1, n // 3, n - 1} & set(range(n))):
-        assert same_bits(rows(slice(i, i + 1)), np.ascontiguousarray(whole[i:i + 1])), f"{case}: row {i} of {n} alone"
+        assert same_bits(rows(slice(i, i + 1)), np.ascontiguousarray(whole[i : i + 1])), f"{case}: row {i} of {n} alone"
 
 
 @pytest.mark.parametrize("case", DIFFERENTIABLE, ids=str)
@@ -51,8 +51,9 @@ def test_backward_is_linear(case):
     program = OpProgram(case, arrays)
     first, second = program.directions(rng), program.directions(rng)
     mixed = [1.5 * a - 0.25 * b for a, b in zip(first, second, strict=True)]
-    for i, a, b, c in zip(case.differentiated(arrays), *(program.run(arrays, d)[2] for d in (first, second, mixed)),
-                          strict=True):
+    for i, a, b, c in zip(
+        case.differentiated(arrays), *(program.run(arrays, d)[2] for d in (first, second, mixed)), strict=True
+    ):
         assert excess(c, 1.5 * a - 0.25 * b, 1e-12, 1e-12) <= 1, f"{case}: gradient of input {i}"
 
 
@@ -103,8 +104,23 @@ def evaluate(op, *arrays, dtype="float32", isa=None, **attrs):
     return _core.Program(graph, list(outputs)).run(tuple(arrays))[0][0]
 
 
-FUNCTIONS = ("exp", "log", "sqrt", "tanh", "sigmoid", "softplus", "silu", "gelu", "mish", "relu", "leaky_relu", "elu",
-             "hardtanh", "abs", "neg")
+FUNCTIONS = (
+    "exp",
+    "log",
+    "sqrt",
+    "tanh",
+    "sigmoid",
+    "softplus",
+    "silu",
+    "gelu",
+    "mish",
+    "relu",
+    "leaky_relu",
+    "elu",
+    "hardtanh",
+    "abs",
+    "neg",
+)
 SMALLEST = np.finfo("float32").tiny
 
 
@@ -129,8 +145,9 @@ def test_functions_at_special_values(op, isa):
             # Just below overflow the last bit decides between the largest float32 and infinity.
             close |= (np.abs(wide) > 3.4e38) & (np.abs(narrow) > 3.4e38) & (np.sign(wide) == np.sign(narrow))
         close |= narrow == wide
-        assert close.all(), [(float(a), float(b), float(c)) for a, b, c in
-                             zip(x[~close], narrow[~close], wide[~close], strict=True)]
+        assert close.all(), [
+            (float(a), float(b), float(c)) for a, b, c in zip(x[~close], narrow[~close], wide[~close], strict=True)
+        ]
 
     check()
 
@@ -144,9 +161,19 @@ def test_functions_pass_nan_on(op, dtype, isa):
     assert np.array_equal(np.isnan(y), np.isnan(x))
 
 
-BINARY = {"add": np.add, "sub": np.subtract, "mul": np.multiply, "maximum": np.maximum, "minimum": np.minimum,
-          "greater": np.greater, "less": np.less, "greater_equal": np.greater_equal, "less_equal": np.less_equal,
-          "equal": np.equal, "not_equal": np.not_equal}
+BINARY = {
+    "add": np.add,
+    "sub": np.subtract,
+    "mul": np.multiply,
+    "maximum": np.maximum,
+    "minimum": np.minimum,
+    "greater": np.greater,
+    "less": np.less,
+    "greater_equal": np.greater_equal,
+    "less_equal": np.less_equal,
+    "equal": np.equal,
+    "not_equal": np.not_equal,
+}
 
 
 @pytest.mark.parametrize("op", BINARY)
@@ -196,6 +223,12 @@ def test_matmul_is_numpys(m, k, n, transpose_a, transpose_b):
     rng = np.random.default_rng(7)
     a, b = rng.standard_normal((2, m, k)), rng.standard_normal((k, n))
     wanted = a @ b
-    got = evaluate("matmul", np.swapaxes(a, 1, 2).copy() if transpose_a else a, b.T.copy() if transpose_b else b,
-                   dtype="float64", transpose_a=int(transpose_a), transpose_b=int(transpose_b))
+    got = evaluate(
+        "matmul",
+        np.swapaxes(a, 1, 2).copy() if transpose_a else a,
+        b.T.copy() if transpose_b else b,
+        dtype="float64",
+        transpose_a=int(transpose_a),
+        transpose_b=int(transpose_b),
+    )
     assert got.shape == wanted.shape and np.allclose(got, wanted, rtol=1e-12, atol=1e-12)

@@ -138,7 +138,8 @@ def test_zero_size_batch_runs():
     (h,) = graph.node("softmax", [graph.node("relu", [h])[0]])
     (total,) = graph.node("sum", [h])
     outputs, gradients, _ = _core.Program(graph, [total, h], loss=total, wrt=[weight, bias]).run(
-        (np.empty((0, 5), "float32"),))
+        (np.empty((0, 5), "float32"),)
+    )
     assert outputs[0] == 0 and outputs[1].shape == (0, 3) and not any(g.any() for g in gradients)
 
 
@@ -224,7 +225,7 @@ def test_accumulated_batches_equal_one_large_batch():
     program = program_of(small_graph, small_params, small_loss)
     for k in range(3):
         assert small.steps == 0 and small.micro == k
-        small.step(program, (x[4 * k:4 * k + 4], y[4 * k:4 * k + 4]), 0.1)
+        small.step(program, (x[4 * k : 4 * k + 4], y[4 * k : 4 * k + 4]), 0.1)
     assert small.steps == 1 and small.micro == 0
     for a, b in zip(params, small_params, strict=True):
         assert np.allclose(a.numpy(), b.numpy(), rtol=1e-12, atol=1e-14)
@@ -254,9 +255,15 @@ def test_assigned_buffer_changes_only_after_a_step():
     weight = _core.Param(np.ones(3, "float32"))
     graph = _core.Graph(training=True)
     v = graph.input((4, 3))
-    scale, m, s, n = (graph.param(p, name, t) for p, name, t in
-                      ((weight, "weight", True), (mean, "running_mean", False), (var, "running_var", False),
-                       (count, "num_batches_tracked", False)))
+    scale, m, s, n = (
+        graph.param(p, name, t)
+        for p, name, t in (
+            (weight, "weight", True),
+            (mean, "running_mean", False),
+            (var, "running_var", False),
+            (count, "num_batches_tracked", False),
+        )
+    )
     scaled = graph.node("mul", [v, scale])[0]
     y, new_mean, new_var = graph.node("batch_norm", [scaled, m, s], "norm")
     graph.assign(m, new_mean)

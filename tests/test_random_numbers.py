@@ -54,8 +54,12 @@ def test_numbers_are_uniform_and_uncorrelated():
     planes = [(bits >> np.uint64(k) & np.uint64(1)).astype(np.int8) for k in range(32)]
     for k, plane in enumerate(planes):
         assert abs(plane.mean() - 0.5) < 5 * sigma, k
-        for other in (plane[1:] != plane[:-1], plane[:, 1:] != plane[:, :-1], plane[1:, 1:] != plane[:-1, :-1],
-                      plane != planes[(k + 7) % 32]):
+        for other in (
+            plane[1:] != plane[:-1],
+            plane[:, 1:] != plane[:, :-1],
+            plane[1:, 1:] != plane[:-1, :-1],
+            plane != planes[(k + 7) % 32],
+        ):
             assert abs(other.mean() - 0.5) < 6 * sigma, k
     # Chi-square of the top byte over 256 classes: mean 255, standard deviation 22.6.
     counts = np.bincount((bits >> np.uint64(24)).reshape(-1).astype(np.int64), minlength=256)

@@ -35,8 +35,15 @@ def test_examples_run(tmp_path):
     assert code, "README.md has no Python block"
     program = tmp_path / "readme.py"
     program.write_text("\n".join(code), encoding="utf-8")
-    done = subprocess.run([sys.executable, "-W", "error", program.name], cwd=tmp_path, capture_output=True, text=True,
-                          timeout=120, env={**os.environ, "MPLBACKEND": "Agg"}, check=False)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", program.name],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "MPLBACKEND": "Agg"},
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
 
 

@@ -37,14 +37,22 @@ def training(threads, rule="adam"):
 
 
 def printed(code: str, **env: str) -> str:
-    done = subprocess.run([sys.executable, "-c", SETUP + code], capture_output=True, text=True, timeout=60, cwd=os.sep,
-                          env={**os.environ, **env}, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", SETUP + code],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=os.sep,
+        env={**os.environ, **env},
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
 
-@pytest.mark.parametrize(("variable", "value"), [("OMP_THREAD_LIMIT", "2"), ("OMP_THREAD_LIMIT", "1"),
-                                                ("OMP_DYNAMIC", "true")])
+@pytest.mark.parametrize(
+    ("variable", "value"), [("OMP_THREAD_LIMIT", "2"), ("OMP_THREAD_LIMIT", "1"), ("OMP_DYNAMIC", "true")]
+)
 def test_fewer_threads_than_asked_for(variable, value):
     """The runtime may grant less; nothing waits for threads that never came, and the bits are the same."""
     assert printed("print(training(4) == training(1))", **{variable: value}) == "True"

@@ -16,9 +16,12 @@ py::array as_dtype(const py::handle& object, DType t, const std::string& what) {
   const bool same = a.dtype().is(numpy_dtype(t)) && (a.flags() & py::array::c_style);
   if (same) return a;
   switch (t) {
-    case DType::f32: return py::array_t<float, py::array::c_style | py::array::forcecast>(a);
-    case DType::f64: return py::array_t<double, py::array::c_style | py::array::forcecast>(a);
-    case DType::i64: break;
+    case DType::f32:
+      return py::array_t<float, py::array::c_style | py::array::forcecast>(a);
+    case DType::f64:
+      return py::array_t<double, py::array::c_style | py::array::forcecast>(a);
+    case DType::i64:
+      break;
   }
   return py::array_t<int64_t, py::array::c_style | py::array::forcecast>(a);
 }

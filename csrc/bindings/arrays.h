@@ -6,7 +6,6 @@
 
 #include <map>
 #include <optional>
-
 #include <string>
 
 #include "../core/error.h"
@@ -19,9 +18,12 @@ namespace pbp {
 
 inline py::dtype numpy_dtype(DType t) {
   switch (t) {
-    case DType::f32: return py::dtype::of<float>();
-    case DType::f64: return py::dtype::of<double>();
-    case DType::i64: break;
+    case DType::f32:
+      return py::dtype::of<float>();
+    case DType::f64:
+      return py::dtype::of<double>();
+    case DType::i64:
+      break;
   }
   return py::dtype::of<int64_t>();
 }

@@ -62,11 +62,14 @@ void push_threads(int n) {
 }  // namespace
 
 void bind_config(py::module_& m) {
-  m.def("isa_names", [] {
-    std::vector<std::string> names;
-    for (const Level& l : available_levels()) names.push_back(l.name);
-    return names;
-  }, "Instruction-set levels this CPU can run, lowest first.");
+  m.def(
+      "isa_names",
+      [] {
+        std::vector<std::string> names;
+        for (const Level& l : available_levels()) names.push_back(l.name);
+        return names;
+      },
+      "Instruction-set levels this CPU can run, lowest first.");
   m.def("isa_active", [] { return std::string(level("").name); }, "The level new graphs use.");
   m.def("op_names", [] { return level("").op_names(); }, "Names of all ops, sorted.");
   m.def("op_info", &op_info, py::arg("name"), "Facts about one op.");

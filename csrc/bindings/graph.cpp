@@ -6,8 +6,8 @@
 namespace pbp {
 namespace {
 
-// A Python object with forward(*inputs) and backward(inputs, outputs, d_outputs). It is handed copies: it may keep them, and
-// the arena is written again.
+// A Python object with forward(*inputs) and backward(inputs, outputs, d_outputs). It is handed copies: it may keep
+// them, and the arena is written again.
 class PythonOp : public HostOp {
  public:
   PythonOp(py::object object, std::vector<DType> in, DType dtype, std::string where)
@@ -22,9 +22,7 @@ class PythonOp : public HostOp {
   }
   void backward(const std::vector<View>& in, const std::vector<View>& out, const std::vector<View>& d_out,
                 const std::vector<View>& d_in) override {
-    call([&] {
-      store(object_.attr("backward")(inputs(in), list(out), list(d_out)), d_in, "backward", true);
-    });
+    call([&] { store(object_.attr("backward")(inputs(in), list(out), list(d_out)), d_in, "backward", true); });
   }
 
  private:
@@ -63,7 +61,8 @@ class PythonOp : public HostOp {
     else
       items.append(result);
     if (items.size() != to.size())
-      throw ValueError(what + " should return " + std::to_string(to.size()) + " arrays, got " + std::to_string(items.size()));
+      throw ValueError(what + " should return " + std::to_string(to.size()) + " arrays, got " +
+                       std::to_string(items.size()));
     for (size_t i = 0; i < to.size(); ++i) {
       if (!to[i].data) continue;
       if (optional && py::object(items[i]).is_none())
@@ -142,24 +141,34 @@ void bind_graph(py::module_& m) {
       .def(py::init(&make_param), py::arg("array"), py::arg("layout") = "dense", py::arg("sparse") = false)
       .def_property_readonly("shape", [](const Param& p) { return shape_tuple(p.shape); })
       .def_property_readonly("dtype", [](const Param& p) { return std::string(dtype_name(p.dtype)); })
-      .def_property_readonly("layout", [](const Param& p) { return std::string(p.layout == Layout::linear ? "linear" : "dense"); })
+      .def_property_readonly(
+          "layout", [](const Param& p) { return std::string(p.layout == Layout::linear ? "linear" : "dense"); })
       .def_property_readonly("sparse", [](const Param& p) { return p.sparse; })
-      .def("numpy", [](const Param& p) {
-        py::array a = new_array(p.dtype, p.shape);
-        p.read(a.mutable_data());
-        return a;
-      }, "A copy in logical order.")
-      .def("assign", [](Param& p, const py::object& array) {
-        const py::array a = as_dtype(array, p.dtype, "a parameter");
-        if (!shape_of(a).same(p.shape))
-          throw ValueError("the parameter has shape " + to_text(p.shape) + ", got an array of shape " + to_text(shape_of(a)));
-        p.write(a.data());
-      }, py::arg("array"), "Write new contents of the same shape.");
+      .def(
+          "numpy",
+          [](const Param& p) {
+            py::array a = new_array(p.dtype, p.shape);
+            p.read(a.mutable_data());
+            return a;
+          },
+          "A copy in logical order.")
+      .def(
+          "assign",
+          [](Param& p, const py::object& array) {
+            const py::array a = as_dtype(array, p.dtype, "a parameter");
+            if (!shape_of(a).same(p.shape))
+              throw ValueError("the parameter has shape " + to_text(p.shape) + ", got an array of shape " +
+                               to_text(shape_of(a)));
+            p.write(a.data());
+          },
+          py::arg("array"), "Write new contents of the same shape.");
 
-  m.def("gather", [](const std::vector<ParamPtr>& params) { gather(params); }, py::arg("params"),
-        "Put the parameters' storage into one flat span; handles stay valid.");
+  m.def(
+      "gather", [](const std::vector<ParamPtr>& params) { gather(params); }, py::arg("params"),
+      "Put the parameters' storage into one flat span; handles stay valid.");
 
-  py::class_<Graph, std::shared_ptr<Graph>>(m, "Graph", "Values and the nodes between them, in the order they were traced.")
+  py::class_<Graph, std::shared_ptr<Graph>>(m, "Graph",
+                                            "Values and the nodes between them, in the order they were traced.")
       .def(py::init([](const std::string& dtype, bool training, const std::optional<std::string>& isa) {
              return std::make_shared<Graph>(dtype_of(dtype), training, isa.value_or(""));
            }),
@@ -167,37 +176,56 @@ void bind_graph(py::module_& m) {
       .def_property_readonly("dtype", [](const Graph& g) { return std::string(dtype_name(g.dtype)); })
       .def_property_readonly("training", [](const Graph& g) { return g.training; })
       .def_property_readonly("isa", [](const Graph& g) { return std::string(g.level->name); })
-      .def("input", [](Graph& g, const std::vector<int64_t>& shape, bool integer, const std::string& name) {
-        return g.input(shape_of(shape), integer, name);
-      }, py::arg("shape"), py::arg("integer") = false, py::arg("name") = "", "A new input; returns its value id.")
+      .def(
+          "input",
+          [](Graph& g, const std::vector<int64_t>& shape, bool integer, const std::string& name) {
+            return g.input(shape_of(shape), integer, name);
+          },
+          py::arg("shape"), py::arg("integer") = false, py::arg("name") = "", "A new input; returns its value id.")
       .def("param", &Graph::param, py::arg("param"), py::arg("name") = "", py::arg("trainable") = true,
            "The value id of a parameter; the same parameter gives the same id.")
-      .def("constant", [](Graph& g, const py::object& array) {
-        const py::array given = py::array::ensure(array);
-        if (!given) throw TypeError("a constant expects an array");
-        const char kind = given.dtype().kind();
-        const DType t = kind == 'i' || kind == 'u' ? DType::i64 : g.dtype;
-        const py::array a = as_dtype(given, t, "a constant");
-        return g.constant(shape_of(a), t, a.data());
-      }, py::arg("array"), "A constant; integer arrays are ids, all others numbers.")
-      .def("node", [](Graph& g, const std::string& op, const std::vector<int>& inputs, const std::string& where,
-                      const py::kwargs& attrs) { return ids(g.node(op, inputs, where, attributes(attrs))); },
-           py::arg("op"), py::arg("inputs"), py::arg("where") = "", "Add an op; returns its outputs' value ids.")
-      .def("function", [](Graph& g, py::object object, const std::vector<int>& inputs,
-                          const std::vector<std::vector<int64_t>>& shapes, const std::string& where) {
-        std::vector<Shape> s;
-        for (const auto& dims : shapes) s.push_back(shape_of(dims));
-        std::vector<DType> types;
-        for (int v : inputs) types.push_back(g.value(v).dtype);
-        return ids(g.host_node(std::make_shared<PythonOp>(std::move(object), types, g.dtype, where), inputs, s, where));
-      }, py::arg("object"), py::arg("inputs"), py::arg("shapes"), py::arg("where") = "", "Add an op written in Python.")
+      .def(
+          "constant",
+          [](Graph& g, const py::object& array) {
+            const py::array given = py::array::ensure(array);
+            if (!given) throw TypeError("a constant expects an array");
+            const char kind = given.dtype().kind();
+            const DType t = kind == 'i' || kind == 'u' ? DType::i64 : g.dtype;
+            const py::array a = as_dtype(given, t, "a constant");
+            return g.constant(shape_of(a), t, a.data());
+          },
+          py::arg("array"), "A constant; integer arrays are ids, all others numbers.")
+      .def(
+          "node",
+          [](Graph& g, const std::string& op, const std::vector<int>& inputs, const std::string& where,
+             const py::kwargs& attrs) { return ids(g.node(op, inputs, where, attributes(attrs))); },
+          py::arg("op"), py::arg("inputs"), py::arg("where") = "", "Add an op; returns its outputs' value ids.")
+      .def(
+          "function",
+          [](Graph& g, py::object object, const std::vector<int>& inputs,
+             const std::vector<std::vector<int64_t>>& shapes, const std::string& where) {
+            std::vector<Shape> s;
+            for (const auto& dims : shapes) s.push_back(shape_of(dims));
+            std::vector<DType> types;
+            for (int v : inputs) types.push_back(g.value(v).dtype);
+            return ids(
+                g.host_node(std::make_shared<PythonOp>(std::move(object), types, g.dtype, where), inputs, s, where));
+          },
+          py::arg("object"), py::arg("inputs"), py::arg("shapes"), py::arg("where") = "",
+          "Add an op written in Python.")
       .def("assign", &Graph::assign, py::arg("target"), py::arg("value"),
            "After a successful training step the buffer takes the value's contents.")
-      .def("increment", &Graph::increment, py::arg("target"), "After a successful training step the counter goes up by one.")
-      .def("shape", [](const Graph& g, int v) { return shape_tuple(g.value(v).shape); }, py::arg("value"))
-      .def("is_integer", [](const Graph& g, int v) { return g.value(v).dtype == DType::i64; }, py::arg("value"))
-      .def("name", [](const Graph& g, int v) { return g.value(v).name; }, py::arg("value"))
-      .def("set_name", [](Graph& g, int v, const std::string& name) { g.value(v).name = name; }, py::arg("value"), py::arg("name"))
+      .def("increment", &Graph::increment, py::arg("target"),
+           "After a successful training step the counter goes up by one.")
+      .def(
+          "shape", [](const Graph& g, int v) { return shape_tuple(g.value(v).shape); }, py::arg("value"))
+      .def(
+          "is_integer", [](const Graph& g, int v) { return g.value(v).dtype == DType::i64; }, py::arg("value"))
+      .def(
+          "name", [](const Graph& g, int v) { return g.value(v).name; }, py::arg("value"))
+      .def(
+          "set_name", [](Graph& g, int v, const std::string& name) { g.value(v).name = name; }, py::arg("value"),
+          py::arg("name"))
       .def("describe", &Graph::describe, py::arg("value"), "How messages call this value.")
       .def("count_nodes", [](const Graph& g) { return g.nodes.size(); });
 }

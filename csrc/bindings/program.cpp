@@ -115,7 +115,8 @@ void bind_program(py::module_& m) {
            py::arg("keep") = std::vector<int>{}, py::arg("threads") = py::none())
       .def("run", &run, py::arg("inputs"), py::arg("seed") = 0, py::arg("step") = 0,
            "Returns (outputs, gradients in the order of wrt, [(value, gradient or None) of keep]).")
-      .def("input_ranges", &input_ranges, "(input, low, high, exempt, what, where) of every integer input that indexes.")
+      .def("input_ranges", &input_ranges,
+           "(input, low, high, exempt, what, where) of every integer input that indexes.")
       .def_property_readonly("arena_bytes", [](const Program& p) { return p.plan->arena_bytes; })
       .def_property_readonly("threads_used", [](const Program& p) { return p.threads_used.load(); })
       .def("describe", [](const Program& p) { return describe(*p.plan); }, "The jobs of a run, one a line.");

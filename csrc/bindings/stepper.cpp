@@ -44,7 +44,10 @@ double step(Stepper& s, const std::shared_ptr<Program>& program, const py::tuple
 
 void update(Stepper& s, double lr) {
   auto guard = lock(s);
-  without_gil([&] { s.update(lr); return 0; });
+  without_gil([&] {
+    s.update(lr);
+    return 0;
+  });
 }
 
 int64_t run(Stepper& s, const std::shared_ptr<Program>& program, const py::capsule& feeder, int64_t first_row,
@@ -139,8 +142,8 @@ void load_state(Stepper& s, const py::dict& d) {
       const Param& p = *s.params()[k];
       all.back().push_back(as_dtype(list[k], p.dtype, name));
       if (!shape_of(all.back().back()).same(p.shape))
-        throw ValueError(std::string("the optimizer state ") + name + " of parameter " + std::to_string(k) + " has shape " +
-                         to_text(shape_of(all.back().back())) + ", expected " + to_text(p.shape));
+        throw ValueError(std::string("the optimizer state ") + name + " of parameter " + std::to_string(k) +
+                         " has shape " + to_text(shape_of(all.back().back())) + ", expected " + to_text(p.shape));
     }
   }
   for (size_t i = 0; i < all.size(); ++i)
@@ -151,16 +154,15 @@ void load_state(Stepper& s, const py::dict& d) {
 
 void bind_stepper(py::module_& m) {
   py::class_<Stepper, std::shared_ptr<Stepper>>(m, "Stepper", "Backward, reduce, update over flat spans.")
-      .def(py::init([](const std::string& rule, std::vector<ParamPtr> params, std::vector<int> groups, const Hyper& hyper,
-                       std::optional<double> clip_norm, std::optional<double> clip_value, int accumulate,
-                       std::optional<std::string> isa, std::optional<int> threads) {
+      .def(py::init([](const std::string& rule, std::vector<ParamPtr> params, std::vector<int> groups,
+                       const Hyper& hyper, std::optional<double> clip_norm, std::optional<double> clip_value,
+                       int accumulate, std::optional<std::string> isa, std::optional<int> threads) {
              if (threads && *threads < 1) throw ValueError("threads must be at least 1");
              if ((clip_norm && !(*clip_norm > 0)) || (clip_value && !(*clip_value > 0)))
                throw ValueError("clip_norm and clip_value must be positive");
-             return std::make_shared<Stepper>(
-                 StepperOptions{rule, clip_norm.value_or(0), clip_value.value_or(0), accumulate, isa.value_or(""),
-                                threads.value_or(0)},
-                 std::move(params), std::move(groups), hyper);
+             return std::make_shared<Stepper>(StepperOptions{rule, clip_norm.value_or(0), clip_value.value_or(0),
+                                                             accumulate, isa.value_or(""), threads.value_or(0)},
+                                              std::move(params), std::move(groups), hyper);
            }),
            py::arg("rule"), py::arg("params"), py::arg("groups"), py::arg("hyper"), py::arg("clip_norm") = py::none(),
            py::arg("clip_value") = py::none(), py::arg("accumulate") = 1, py::arg("isa") = py::none(),

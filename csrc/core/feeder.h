@@ -6,9 +6,9 @@
 #define PBP_FEEDER_CAPSULE "pybackprop.feeder"
 
 typedef struct pbp_feeder {
-  /* Write rows [first, first + rows) of the epoch's order into buffers[i], the i-th graph input: dense, row-major, float32 or
-     float64 as the graph's dtype, int64 for integer inputs. 0 on success; otherwise the run stops before that step. Called
-     without the GIL, from any thread, one call at a time. */
+  /* Write rows [first, first + rows) of the epoch's order into buffers[i], the i-th graph input: dense, row-major,
+     float32 or float64 as the graph's dtype, int64 for integer inputs. 0 on success; otherwise the run stops before
+     that step. Called without the GIL, from any thread, one call at a time. */
   int (*fill)(void* context, int64_t first, int64_t rows, void* const* buffers);
   void* context;
   int needs_gil; /* fill runs Python: it is called with the GIL held, and leaves an exception set on failure */

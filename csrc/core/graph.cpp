@@ -15,7 +15,8 @@ Graph::Graph(DType dtype_, bool training_, const std::string& isa)
     : dtype(dtype_), training(training_), level(&pbp::level(isa)) {}
 
 const Value& Graph::value(int v) const {
-  if (v < 0 || size_t(v) >= values.size()) throw ValueError("there is no value " + std::to_string(v) + " in this graph");
+  if (v < 0 || size_t(v) >= values.size())
+    throw ValueError("there is no value " + std::to_string(v) + " in this graph");
   return values[size_t(v)];
 }
 Value& Graph::value(int v) { return const_cast<Value&>(static_cast<const Graph*>(this)->value(v)); }
@@ -23,10 +24,14 @@ Value& Graph::value(int v) { return const_cast<Value&>(static_cast<const Graph*>
 std::string Graph::describe(int v) const {
   const Value& x = value(v);
   switch (x.kind) {
-    case Kind::input: return x.name.empty() ? "input " + std::to_string(x.index) : x.name;
-    case Kind::param: return x.name.empty() ? "a parameter" : "parameter " + x.name;
-    case Kind::constant: return "a constant";
-    case Kind::node: break;
+    case Kind::input:
+      return x.name.empty() ? "input " + std::to_string(x.index) : x.name;
+    case Kind::param:
+      return x.name.empty() ? "a parameter" : "parameter " + x.name;
+    case Kind::constant:
+      return "a constant";
+    case Kind::node:
+      break;
   }
   const Node& n = nodes[size_t(x.node)];
   return n.where.empty() ? n.name() : n.where + " (" + n.name() + ")";
@@ -133,8 +138,8 @@ std::vector<int> Graph::node(const std::string& op, const std::vector<int>& in, 
   return nodes.back().out;
 }
 
-std::vector<int> Graph::host_node(std::shared_ptr<HostOp> op, const std::vector<int>& in, const std::vector<Shape>& shapes,
-                                  const std::string& where) {
+std::vector<int> Graph::host_node(std::shared_ptr<HostOp> op, const std::vector<int>& in,
+                                  const std::vector<Shape>& shapes, const std::string& where) {
   for (int v : in) value(v);
   Node n;
   n.host = std::move(op);

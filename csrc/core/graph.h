@@ -34,9 +34,9 @@ struct Value {
   Kind kind = Kind::node;
   DType dtype = DType::f32;
   Shape shape;
-  int node = -1;    // producer
-  int output = 0;   // which of its outputs
-  int index = -1;   // number among inputs, or among constants
+  int node = -1;   // producer
+  int output = 0;  // which of its outputs
+  int index = -1;  // number among inputs, or among constants
   ParamPtr param;
   bool trainable = false;
   std::string name;

@@ -118,7 +118,8 @@ bool Infer::expect_int(int i, int64_t low, int64_t high, const char* what, int64
     const auto* ids = reinterpret_cast<const int64_t*>(g.constants[size_t(source.index)].data->data());
     for (int64_t k = 0; k < source.shape.count(); ++k)
       if ((ids[k] < low || ids[k] >= high) && ids[k] != exempt)
-        return fail("%s must be from %lld to %lld, got %lld", what, (long long)low, (long long)high - 1, (long long)ids[k]);
+        return fail("%s must be from %lld to %lld, got %lld", what, (long long)low, (long long)high - 1,
+                    (long long)ids[k]);
   } else if (source.kind == Kind::input) {
     g.ranges.push_back({source.index, low, high, exempt, what, p_->node.where});
   } else {

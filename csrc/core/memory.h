@@ -1,4 +1,5 @@
-// Cache-line aligned memory for arenas and parameters. Blocks are counted, so that a test can show that steady use makes none.
+// Cache-line aligned memory for arenas and parameters. Blocks are counted, so that a test can show that steady use
+// makes none.
 #pragma once
 #include <atomic>
 #include <cstdint>

@@ -1,5 +1,5 @@
-// The contract between an op and everything else. Op code is compiled once per instruction set, so this page holds plain
-// data and forced-inline accessors only: nothing here may leave an out-of-line copy in an object file.
+// The contract between an op and everything else. Op code is compiled once per instruction set, so this page holds
+// plain data and forced-inline accessors only: nothing here may leave an out-of-line copy in an object file.
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
@@ -39,8 +39,8 @@ struct Shape {
   }
 };
 
-// A value as an op sees it. Strides are in elements. Unless the op called `any_layout(i)` in `infer`, every view it meets is
-// dense and row-major. `data` is null for a gradient nobody wants.
+// A value as an op sees it. Strides are in elements. Unless the op called `any_layout(i)` in `infer`, every view it
+// meets is dense and row-major. `data` is null for a gradient nobody wants.
 struct View {
   void* data = nullptr;
   Shape shape;
@@ -61,19 +61,19 @@ struct RunState {
 
 // One node's operands, resolved to addresses for one arena.
 struct NodeCtx {
-  const void* plan = nullptr;     // what `infer` left in Infer::plan<P>()
-  const View* in = nullptr;       // inputs; in backward only those kept by `keep_in`
-  const View* out = nullptr;      // outputs; in backward only those kept by `keep_out`
-  const View* saved = nullptr;    // buffers asked for with `save`, written by forward, read by backward
-  const View* d_in = nullptr;     // backward stores here; data == nullptr: not wanted
-  const View* d_out = nullptr;    // gradient of each output; data == nullptr: that output does not reach the loss (zero)
-  const bool* add = nullptr;      // add[i]: add to d_in[i] instead of storing; only for inputs declared `accumulates(i)`
-  void* scratch = nullptr;        // shared by the tasks of this pass; size declared with `scratch`; contents undefined
+  const void* plan = nullptr;   // what `infer` left in Infer::plan<P>()
+  const View* in = nullptr;     // inputs; in backward only those kept by `keep_in`
+  const View* out = nullptr;    // outputs; in backward only those kept by `keep_out`
+  const View* saved = nullptr;  // buffers asked for with `save`, written by forward, read by backward
+  const View* d_in = nullptr;   // backward stores here; data == nullptr: not wanted
+  const View* d_out = nullptr;  // gradient of each output; data == nullptr: that output does not reach the loss (zero)
+  const bool* add = nullptr;    // add[i]: add to d_in[i] instead of storing; only for inputs declared `accumulates(i)`
+  void* scratch = nullptr;      // shared by the tasks of this pass; size declared with `scratch`; contents undefined
   const RunState* run = nullptr;
 };
 
-// A contiguous run of tasks given to one thread. In a rows phase `begin`/`end` are row numbers. The split depends on the
-// number of threads, so results must not depend on where it falls.
+// A contiguous run of tasks given to one thread. In a rows phase `begin`/`end` are row numbers. The split depends on
+// the number of threads, so results must not depend on where it falls.
 struct Task {
   int phase;
   int64_t begin, end;
@@ -109,9 +109,9 @@ class Infer;   // core/infer.cpp
 class Absorb;  // core/absorb.cpp
 
 enum OpFlags : uint32_t {
-  kAlias = 1,          // out[0] is in[0] under another shape; no kernel
-  kRowFnNeedsX = 2,    // RowFn::backward reads x (else only y)
-  kNoGradient = 4,     // has no backward at all (argmax, comparisons)
+  kAlias = 1,        // out[0] is in[0] under another shape; no kernel
+  kRowFnNeedsX = 2,  // RowFn::backward reads x (else only y)
+  kNoGradient = 4,   // has no backward at all (argmax, comparisons)
 };
 
 // One op, as one instruction set's object exports it. Index 0 of each pair is float, 1 is double.
@@ -130,8 +130,8 @@ struct OpTable {
   int count;
 };
 
-// The shape rule's workbench: reads inputs and attributes, declares outputs, what backward needs, and how the work is cut.
-// Every method lives in core/infer.cpp, compiled once for all instruction sets.
+// The shape rule's workbench: reads inputs and attributes, declares outputs, what backward needs, and how the work is
+// cut. Every method lives in core/infer.cpp, compiled once for all instruction sets.
 class Infer {
  public:
   struct Impl;
@@ -155,8 +155,8 @@ class Infer {
   bool fail(const char* format, ...) __attribute__((format(printf, 2, 3)));
   const char* text(const Shape&);  // "(3, 4)", valid until infer returns
   bool expect_inputs(int least, int most);
-  bool expect_float(int i);                                   // not integer
-  bool expect_int(int i, int64_t low, int64_t high,           // integer; values in [low, high) or == exempt,
+  bool expect_float(int i);                                       // not integer
+  bool expect_int(int i, int64_t low, int64_t high,               // integer; values in [low, high) or == exempt,
                   const char* what, int64_t exempt = INT64_MIN);  // checked at every entrance ("labels", "ids")
 
   // Outputs, in order.
@@ -170,13 +170,13 @@ class Infer {
   int save_ints(const Shape&);  // a buffer of int64_t
   void no_gradient(int i);      // input i never gets a gradient (labels, ids, running statistics)
   void accumulates(int i);      // backward can add to d_in[i] at no cost (see NodeCtx::add)
-  void any_layout(int i);       // input i, and its gradient, may be a view with any strides (a transposed, padded weight)
+  void any_layout(int i);  // input i, and its gradient, may be a view with any strides (a transposed, padded weight)
   void sparse_gradient(int i);  // the gradient of parameter i is rows: see SparseRows
 
   // How the work is cut; the sum of costs decides how many threads take part. `cost` is nanoseconds on one thread.
-  // rows: one phase whose tasks own rows [begin, end) of n: they write only those rows of every buffer they write. Bit i of
-  // `local` says that input i too is only read at the task's own rows, so that no barrier is needed when the same rows
-  // were written just before by the same thread. Outputs, saved buffers and their gradients are taken as local.
+  // rows: one phase whose tasks own rows [begin, end) of n: they write only those rows of every buffer they write. Bit
+  // i of `local` says that input i too is only read at the task's own rows, so that no barrier is needed when the same
+  // rows were written just before by the same thread. Outputs, saved buffers and their gradients are taken as local.
   void rows(Pass, int64_t n, double cost_per_row, uint32_t local = 0);
   // phase: `tasks` independent tasks; a barrier stands before and after.
   void phase(Pass, int64_t tasks, double cost_per_task);
@@ -195,14 +195,14 @@ class Infer {
   Impl* p_;
 };
 
-// Asked of an op about its only consumer. Answer true after `take(…)` decides; core then drops the consumer's node, and this
-// node's output becomes the consumer's.
+// Asked of an op about its only consumer. Answer true after `take(…)` decides; core then drops the consumer's node, and
+// this node's output becomes the consumer's.
 class Absorb {
  public:
   struct Impl;
   explicit Absorb(Impl* impl) : p_(impl) {}
-  const char* next() const;      // the consumer's op
-  const RowFn* row_fn() const;   // for this graph's dtype; null if the consumer is no elementwise function
+  const char* next() const;     // the consumer's op
+  const RowFn* row_fn() const;  // for this graph's dtype; null if the consumer is no elementwise function
   bool row_fn_needs_x() const;
   const void* row_plan() const;  // the consumer's plan bytes (at most 64), to be copied
   size_t row_plan_size() const;
@@ -210,8 +210,8 @@ class Absorb {
   PBP_INLINE P& plan() {  // this op's own plan, to be amended
     return *static_cast<P*>(plan_bytes());
   }
-  void keep_out();                  // backward now reads this node's (new) output
-  int save_like_output();           // one more saved buffer in the output's shape
+  void keep_out();                                 // backward now reads this node's (new) output
+  int save_like_output();                          // one more saved buffer in the output's shape
   void add_cost(double forward, double backward);  // nanoseconds per element of the output
 
  private:
@@ -219,8 +219,8 @@ class Absorb {
   Impl* p_;
 };
 
-// A row-sparse gradient: d_in[i].data of a parameter declared `sparse_gradient(i)` points at this. Rows are distinct and
-// ascending; `values` is (capacity, width) of T.
+// A row-sparse gradient: d_in[i].data of a parameter declared `sparse_gradient(i)` points at this. Rows are distinct
+// and ascending; `values` is (capacity, width) of T.
 struct SparseRows {
   int64_t count;
   int64_t width;

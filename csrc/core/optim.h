@@ -1,4 +1,5 @@
-// The contract between update rules (csrc/optim) and the rest. Compiled once per instruction set, like op.h: plain data only.
+// The contract between update rules (csrc/optim) and the rest. Compiled once per instruction set, like op.h: plain data
+// only.
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
@@ -15,15 +16,17 @@ struct RuleNumbers {
 
 // One update rule. States are spans laid out like the parameters, zero at the start (Rule::initial says otherwise).
 struct RuleEntry {
-  const char* name;               // "sgd", "adam", …
-  const char* const* hyper;       // names of the hyper-parameters, in the order of `prepare`'s `h`, null-terminated
-  const double* defaults;         // one per hyper-parameter
-  const char* const* states;      // names of the state spans, in order, null-terminated (at most kMaxOptimStates)
+  const char* name;           // "sgd", "adam", …
+  const char* const* hyper;   // names of the hyper-parameters, in the order of `prepare`'s `h`, null-terminated
+  const double* defaults;     // one per hyper-parameter
+  const char* const* states;  // names of the state spans, in order, null-terminated (at most kMaxOptimStates)
   // Once per step and group: step counts from 1; lr already includes schedule and the group's multiple.
   void (*prepare)(const double* h, double lr, int64_t step, RuleNumbers& numbers);
-  // w[i] -= …  over n elements. Index 0 float, 1 double. Result at i depends on i's operands alone. `scale` multiplies every
-  // gradient first (clipping by norm, averaging of accumulated gradients), then it is clamped to [-clip, clip] (inf: off).
-  void (*sweep[2])(const RuleNumbers&, double scale, double clip, void* w, const void* g, void* const* state, int64_t n);
+  // w[i] -= …  over n elements. Index 0 float, 1 double. Result at i depends on i's operands alone. `scale` multiplies
+  // every gradient first (clipping by norm, averaging of accumulated gradients), then it is clamped to [-clip, clip]
+  // (inf: off).
+  void (*sweep[2])(const RuleNumbers&, double scale, double clip, void* w, const void* g, void* const* state,
+                   int64_t n);
   double initial_state[kMaxOptimStates];  // value each state span starts from
   bool sparse;  // may be applied to touched rows only (SGD, Adagrad; Adam with SparseAdam's semantics)
 };

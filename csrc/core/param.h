@@ -1,4 +1,5 @@
-// Parameters and buffers of a model: handles onto storage that may move, so that a model's parameters can lie in one span.
+// Parameters and buffers of a model: handles onto storage that may move, so that a model's parameters can lie in one
+// span.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -10,8 +11,8 @@
 
 namespace pbp {
 
-// How a logical array lies in memory. `linear` is a 2-d weight (out, in) stored as [in][out padded to 16], the operand that a
-// forward product reads in place.
+// How a logical array lies in memory. `linear` is a 2-d weight (out, in) stored as [in][out padded to 16], the operand
+// that a forward product reads in place.
 enum class Layout : uint8_t { dense, linear };
 
 class Param {
@@ -41,8 +42,8 @@ class Param {
 
 using ParamPtr = std::shared_ptr<Param>;
 
-// Moves the storage of these parameters into one span per dtype, in order. Handles stay valid; nothing happens if they lie
-// so already.
+// Moves the storage of these parameters into one span per dtype, in order. Handles stay valid; nothing happens if they
+// lie so already.
 void gather(const std::vector<ParamPtr>& params);
 
 // Advanced whenever any parameter's storage moves: whoever holds addresses compares this before a run.

@@ -25,22 +25,23 @@ struct Plan::Builder {
   const Graph& graph;
   std::vector<int> outputs, wrt, keep;
   int loss;
-  std::vector<Node> nodes;          // own copies: absorption amends them
-  std::vector<uint8_t> live;        // node is part of the program
-  std::vector<int> producer;        // value -> node, -1
-  std::vector<int> buffer_of;       // value -> buffer, -1
-  std::vector<int> dense_of;        // laid-out parameter -> buffer with a dense copy, -1
-  std::vector<int> gradient_of;     // value -> buffer, -1
-  std::vector<int> contributions;   // how many consumers will hand a gradient to this value
+  std::vector<Node> nodes;         // own copies: absorption amends them
+  std::vector<uint8_t> live;       // node is part of the program
+  std::vector<int> producer;       // value -> node, -1
+  std::vector<int> buffer_of;      // value -> buffer, -1
+  std::vector<int> dense_of;       // laid-out parameter -> buffer with a dense copy, -1
+  std::vector<int> gradient_of;    // value -> buffer, -1
+  std::vector<int> contributions;  // how many consumers will hand a gradient to this value
   std::vector<int> received;
-  std::vector<uint8_t> wanted;      // value -> somebody needs its gradient
-  std::vector<uint8_t> reached;     // value -> the loss depends on it
+  std::vector<uint8_t> wanted;             // value -> somebody needs its gradient
+  std::vector<uint8_t> reached;            // value -> the loss depends on it
   std::vector<std::vector<int>> saved_of;  // node -> buffers
   std::map<const Param*, int> param_number;
 
   const Value& value(int v) const { return graph.values[size_t(v)]; }
 
-  // -- which nodes -------------------------------------------------------------------------------------------------------
+  // -- which nodes
+  // -------------------------------------------------------------------------------------------------------
 
   std::vector<int> roots() const {
     std::vector<int> r = outputs;
@@ -100,7 +101,8 @@ struct Plan::Builder {
     }
   }
 
-  // -- buffers -----------------------------------------------------------------------------------------------------------
+  // -- buffers
+  // -----------------------------------------------------------------------------------------------------------
 
   int add_buffer(Space space, int64_t bytes, int index = -1) {
     Buffer b;
@@ -124,13 +126,19 @@ struct Plan::Builder {
     if (b >= 0) return b;
     const Value& x = value(v);
     switch (x.kind) {
-      case Kind::param: b = add_buffer(Space::param, x.param->extent() * size_of(x.dtype), param_index(x.param)); break;
-      case Kind::constant: b = add_buffer(Space::constant, x.shape.count() * size_of(x.dtype), x.index); break;
+      case Kind::param:
+        b = add_buffer(Space::param, x.param->extent() * size_of(x.dtype), param_index(x.param));
+        break;
+      case Kind::constant:
+        b = add_buffer(Space::constant, x.shape.count() * size_of(x.dtype), x.index);
+        break;
       case Kind::input:
         b = arena(x.shape, x.dtype);
         plan.buffers[size_t(b)].persistent = true;
         break;
-      case Kind::node: b = arena(x.shape, x.dtype); break;
+      case Kind::node:
+        b = arena(x.shape, x.dtype);
+        break;
     }
     return b;
   }
@@ -159,7 +167,8 @@ struct Plan::Builder {
     return o;
   }
 
-  // -- items -------------------------------------------------------------------------------------------------------------
+  // -- items
+  // -------------------------------------------------------------------------------------------------------------
 
   void copy_item(const char* op, const Operand& from, const Operand& to, const std::string& label) {
     Item item;
@@ -209,11 +218,10 @@ struct Plan::Builder {
 
   std::string label(const Node& n) const { return n.where.empty() ? n.name() : n.where + " (" + n.name() + ")"; }
 
-  // -- backward ----------------------------------------------------------------------------------------------------------
+  // -- backward
+  // ----------------------------------------------------------------------------------------------------------
 
-  bool differentiable(const Node& n) const {
-    return n.host || (n.op->flags & kAlias) || n.op->backward[0] != nullptr;
-  }
+  bool differentiable(const Node& n) const { return n.host || (n.op->flags & kAlias) || n.op->backward[0] != nullptr; }
 
   bool passes_gradients(const Node& n) const {
     return differentiable(n) && std::any_of(n.no_gradient.begin(), n.no_gradient.end(), [](uint8_t no) { return !no; });
@@ -410,11 +418,11 @@ struct Plan::Builder {
       finish(item, n, kBackward);
     }
     plan.items.push_back(std::move(item));
-    for (const After& a : after)
-      copy_item(a.first ? "_copy" : "_accumulate", a.from, a.to, label(n) + " backward");
+    for (const After& a : after) copy_item(a.first ? "_copy" : "_accumulate", a.from, a.to, label(n) + " backward");
   }
 
-  // -- memory ------------------------------------------------------------------------------------------------------------
+  // -- memory
+  // ------------------------------------------------------------------------------------------------------------
 
   void touch(int b, int item) {
     if (b < 0) return;
@@ -473,7 +481,8 @@ struct Plan::Builder {
     }
   }
 
-  // -- barriers ----------------------------------------------------------------------------------------------------------
+  // -- barriers
+  // ----------------------------------------------------------------------------------------------------------
 
   struct Access {
     int buffer;
@@ -551,7 +560,8 @@ struct Plan::Builder {
     plan.segments.push_back({first, int(plan.jobs.size()), -1});
   }
 
-  // -- all of it ---------------------------------------------------------------------------------------------------------
+  // -- all of it
+  // ---------------------------------------------------------------------------------------------------------
 
   void build() {
     plan.dtype = graph.dtype;
@@ -623,7 +633,24 @@ struct Plan::Builder {
 };
 
 Plan::Plan(const Graph& graph, std::vector<int> outputs_, int loss, std::vector<int> wrt_, std::vector<int> keep_) {
-  Builder b{*this, graph, std::move(outputs_), std::move(wrt_), std::move(keep_), loss, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}};
+  Builder b{*this,
+            graph,
+            std::move(outputs_),
+            std::move(wrt_),
+            std::move(keep_),
+            loss,
+            {},
+            {},
+            {},
+            {},
+            {},
+            {},
+            {},
+            {},
+            {},
+            {},
+            {},
+            {}};
   b.build();
 }
 

@@ -1,5 +1,5 @@
-// From a graph to an immutable list of jobs over one arena: absorption, backward, liveness, offsets, barriers. Everything a
-// run could trip over is settled here.
+// From a graph to an immutable list of jobs over one arena: absorption, backward, liveness, offsets, barriers.
+// Everything a run could trip over is settled here.
 #pragma once
 #include <memory>
 #include <vector>
@@ -14,10 +14,10 @@ enum class Space : uint8_t { arena, param, grad, constant };
 struct Buffer {
   Space space = Space::arena;
   int64_t bytes = 0;
-  int64_t offset = 0;          // arena: assigned by liveness
-  int index = -1;              // param, grad: number in Plan::params / Plan::wrt; constant: number in the graph
-  int first = -1, last = -1;   // items between which an arena buffer lives
-  bool persistent = false;     // readable after the run
+  int64_t offset = 0;         // arena: assigned by liveness
+  int index = -1;             // param, grad: number in Plan::params / Plan::wrt; constant: number in the graph
+  int first = -1, last = -1;  // items between which an arena buffer lives
+  bool persistent = false;    // readable after the run
 };
 
 // An operand as the plan knows it: a buffer under a shape.
@@ -82,8 +82,8 @@ class Plan {
   std::vector<DType> output_types;
 
   struct Wanted {
-    Operand gradient;      // dense: in the gradient span (parameters) or the arena (inputs)
-    ParamPtr param;        // null for inputs
+    Operand gradient;  // dense: in the gradient span (parameters) or the arena (inputs)
+    ParamPtr param;    // null for inputs
     int sparse = -1;
   };
   std::vector<Wanted> wrt;

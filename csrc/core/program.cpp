@@ -8,8 +8,8 @@
 namespace pbp {
 namespace {
 
-// Below these estimates (ns on one thread) a second thread costs more than it brings: a fork per call, or barriers alone
-// when many steps share one region.
+// Below these estimates (ns on one thread) a second thread costs more than it brings: a fork per call, or barriers
+// alone when many steps share one region.
 constexpr double kWorthFork = 20000, kWorthBarriers = 6000;
 
 constexpr size_t kPooled = 8;  // idle bindings a program keeps
@@ -41,10 +41,18 @@ void Binding::resolve() {
   for (size_t b = 0; b < p.buffers.size(); ++b) {
     const Buffer& x = p.buffers[b];
     switch (x.space) {
-      case Space::arena: addresses_[b] = arena_->data() + x.offset; break;
-      case Space::param: addresses_[b] = p.params[size_t(x.index)]->data(); break;
-      case Space::grad: addresses_[b] = gradients_[size_t(x.index)]; break;
-      case Space::constant: addresses_[b] = p.constants[size_t(x.index)].data->data(); break;
+      case Space::arena:
+        addresses_[b] = arena_->data() + x.offset;
+        break;
+      case Space::param:
+        addresses_[b] = p.params[size_t(x.index)]->data();
+        break;
+      case Space::grad:
+        addresses_[b] = gradients_[size_t(x.index)];
+        break;
+      case Space::constant:
+        addresses_[b] = p.constants[size_t(x.index)].data->data();
+        break;
     }
   }
   rows_.clear();

@@ -1,5 +1,5 @@
-// An immutable program, and its bindings to memory. Any number of threads may run one program at a time: each run takes a
-// binding of its own from a pool.
+// An immutable program, and its bindings to memory. Any number of threads may run one program at a time: each run takes
+// a binding of its own from a pool.
 #pragma once
 #include <memory>
 #include <mutex>
@@ -16,8 +16,8 @@ class Binding {
  public:
   explicit Binding(std::shared_ptr<const Plan> plan) : plan_(std::move(plan)) {}
 
-  // Resolves every address again if the arena, the gradients or any parameter moved. gradients[k]: where the k-th wanted
-  // parameter's gradient goes (null for others).
+  // Resolves every address again if the arena, the gradients or any parameter moved. gradients[k]: where the k-th
+  // wanted parameter's gradient goes (null for others).
   void bind(const std::shared_ptr<Block>& arena, const std::vector<char*>& gradients, int threads);
   void rebind(int threads) { bind(arena_, gradients_, threads); }  // only if parameters moved or the team grew
 
@@ -59,7 +59,8 @@ class Binding {
 
 class Program {
  public:
-  Program(const Graph& graph, std::vector<int> outputs, int loss, std::vector<int> wrt, std::vector<int> keep, int threads);
+  Program(const Graph& graph, std::vector<int> outputs, int loss, std::vector<int> wrt, std::vector<int> keep,
+          int threads);
 
   // A binding with an arena and a gradient span of its own, returned to the pool afterwards.
   struct Lease {

@@ -13,7 +13,7 @@ namespace pbp {
 #define PBP_DECLARE_FILE_v3(file) extern const OpTable ops_##file##_v3;
 #define PBP_DECLARE_FILE_v4(file) extern const OpTable ops_##file##_v4;
 #define PBP_DECLARE_FILE_neon(file) extern const OpTable ops_##file##_neon;
-#define PBP_DECLARE(lv)            \
+#define PBP_DECLARE(lv)               \
   PBP_OP_FILES(PBP_DECLARE_FILE_##lv) \
   extern const RuleTable rules_table_##lv;
 PBP_LEVELS(PBP_DECLARE)

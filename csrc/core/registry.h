@@ -1,4 +1,5 @@
-// Instruction sets and what each of them can do. The only place that asks the CPU, and the only reader of PYBACKPROP_ISA.
+// Instruction sets and what each of them can do. The only place that asks the CPU, and the only reader of
+// PYBACKPROP_ISA.
 #pragma once
 #include <string>
 #include <vector>

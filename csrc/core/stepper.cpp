@@ -10,14 +10,12 @@
 namespace pbp {
 namespace {
 
-constexpr int64_t kChunk = 8192;        // elements an update task owns, and one fixed piece of the gradient norm
-constexpr size_t kBoundPrograms = 16;   // programs whose bindings a stepper keeps
-constexpr double kSweepCost = 0.2;      // ns an element
+constexpr int64_t kChunk = 8192;       // elements an update task owns, and one fixed piece of the gradient norm
+constexpr size_t kBoundPrograms = 16;  // programs whose bindings a stepper keeps
+constexpr double kSweepCost = 0.2;     // ns an element
 constexpr double kWorthFork = 20000;
 
-double now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
+double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 // y = x, or y += x
 template <class T>
@@ -46,12 +44,14 @@ Stepper::Stepper(StepperOptions options, std::vector<ParamPtr> params, std::vect
   if (groups_.size() != params_.size()) throw ValueError("groups expects one number a parameter");
   for (int g : groups_)
     if (g < 0 || size_t(g) >= hyper.size()) throw ValueError("a parameter's group is out of range");
-  if (options_.accumulate < 1) throw ValueError("accumulate must be at least 1, got " + std::to_string(options_.accumulate));
+  if (options_.accumulate < 1)
+    throw ValueError("accumulate must be at least 1, got " + std::to_string(options_.accumulate));
   for (const ParamPtr& p : params_) {
     if (p->dtype != dtype_ || p->dtype == DType::i64)
       throw TypeError("the parameters of one optimizer must all be float32 or all float64");
     if (p->sparse && !rule_->sparse)
-      throw ValueError("the rule " + options_.rule + " has no row-sparse form: use SGD, Adagrad or Adam, or sparse=False");
+      throw ValueError("the rule " + options_.rule +
+                       " has no row-sparse form: use SGD, Adagrad or Adam, or sparse=False");
     if (p->sparse && options_.accumulate > 1)
       throw ValueError("accumulate > 1 does not work with row-sparse gradients: use sparse=False");
     offsets_.push_back(p->sparse ? 0 : span_);
@@ -119,9 +119,7 @@ void* Stepper::state(size_t s, size_t k) const {
   return states_[s]->data() + offsets_[k];
 }
 
-double Stepper::gradient_scale() const {
-  return options_.accumulate > 1 && micro > 0 ? 1.0 / double(micro) : 1.0;
-}
+double Stepper::gradient_scale() const { return options_.accumulate > 1 && micro > 0 ? 1.0 / double(micro) : 1.0; }
 
 void Stepper::zero_grad() { micro = 0; }
 
@@ -161,7 +159,8 @@ Binding& Stepper::prepare(const std::shared_ptr<Program>& program) {
     const Plan& plan = *program->plan;
     bool ours = plan.wrt.size() == params_.size() && !plan.outputs.empty();
     for (size_t k = 0; ours && k < params_.size(); ++k) ours = plan.wrt[k].param == params_[k];
-    if (!ours) throw ValueError("the program was not made for this stepper: its gradients are not those of the parameters");
+    if (!ours)
+      throw ValueError("the program was not made for this stepper: its gradients are not those of the parameters");
     if (bound_.size() >= kBoundPrograms) {
       if (last_ == bound_.front().binding.get()) last_ = nullptr;
       bound_.erase(bound_.begin());
@@ -229,8 +228,8 @@ void Stepper::apply(int thread, int threads, Barrier& barrier, const Binding* b,
   if (options_.clip_norm > 0) {
     const int64_t n = span_ / item_, pieces = (n + kChunk - 1) / kChunk;
     for (int64_t i = share(pieces, thread, threads); i < share(pieces, thread + 1, threads); ++i)
-      squares_[size_t(i)] = level_->rules->square_sum[f64](current_gradients() + i * kChunk * item_,
-                                                           std::min(kChunk, n - i * kChunk));
+      squares_[size_t(i)] =
+          level_->rules->square_sum[f64](current_gradients() + i * kChunk * item_, std::min(kChunk, n - i * kChunk));
     if (threads > 1) barrier.wait();
     double total = 0;
     for (int64_t i = 0; i < pieces; ++i) total += squares_[size_t(i)];
@@ -305,7 +304,7 @@ struct Stepper::Loop {
   double* results;
   size_t recorded;  // outputs a batch leaves in `results`
   int64_t done = 0;
-  int64_t end = 0;  // this region leaves before batch `end`
+  int64_t end = 0;                     // this region leaves before batch `end`
   const TeamChoice* choice = nullptr;  // leave as soon as the team drags, to be compared
   bool failed = false, stop = false, leave = false, finished = false;
 
@@ -368,7 +367,8 @@ void Stepper::run_loop(Loop& loop, TeamChoice& choice, bool many_steps) {
     threads_used = run_team(threads, loop.b.barrier, Loop::body, &loop);
     if (!measured || loop.done == before) continue;
     const double ended = now();
-    choice.record(threads, threads > 1 && loop.b.barrier.dragged(), (ended - begun) / double(loop.done - before), ended);
+    choice.record(threads, threads > 1 && loop.b.barrier.dragged(), (ended - begun) / double(loop.done - before),
+                  ended);
   }
 }
 
@@ -415,8 +415,8 @@ double Stepper::step(Binding& b, double lr) {
   return result[0];
 }
 
-int64_t Stepper::run(Binding& b, const pbp_feeder& feeder, int64_t first, int64_t rows, int64_t batches, const double* lrs,
-                     double seconds, double* results) {
+int64_t Stepper::run(Binding& b, const pbp_feeder& feeder, int64_t first, int64_t rows, int64_t batches,
+                     const double* lrs, double seconds, double* results) {
   const double until = now() + seconds;
   Loop loop{*this, b, true, &feeder, first, rows, batches, lrs, until, results, b.plan().outputs.size()};
   if (b.plan().has_host) {

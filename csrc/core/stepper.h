@@ -1,5 +1,5 @@
-// Training: backward, reduce, update, over flat spans. Owns what belongs to one optimizer: gradients, states, the step count
-// and the random position; the parameters themselves belong to the model.
+// Training: backward, reduce, update, over flat spans. Owns what belongs to one optimizer: gradients, states, the step
+// count and the random position; the parameters themselves belong to the model.
 #pragma once
 #include <map>
 #include <memory>
@@ -26,15 +26,17 @@ class Stepper {
   Stepper(StepperOptions options, std::vector<ParamPtr> params, std::vector<int> groups,
           std::vector<std::map<std::string, double>> hyper);
 
-  // The binding that `program` runs in here; its inputs are to be filled before `backward` or `step`. Call with the lock held.
+  // The binding that `program` runs in here; its inputs are to be filled before `backward` or `step`. Call with the
+  // lock held.
   Binding& prepare(const std::shared_ptr<Program>& program);
 
   double backward(Binding& b);         // gradients of one batch; returns the loss
   void update(double lr);              // applies them
   double step(Binding& b, double lr);  // both; the update on every `accumulate`-th call
 
-  // `batches` batches of `rows` rows from the feeder, beginning at row `first`, in one call; ends early after `seconds`.
-  // results[i * outputs + j]: j-th output of the i-th batch. Returns the batches done; throws HostError if the feeder failed.
+  // `batches` batches of `rows` rows from the feeder, beginning at row `first`, in one call; ends early after
+  // `seconds`. results[i * outputs + j]: j-th output of the i-th batch. Returns the batches done; throws HostError if
+  // the feeder failed.
   int64_t run(Binding& b, const pbp_feeder& feeder, int64_t first, int64_t rows, int64_t batches, const double* lrs,
               double seconds, double* results);
 
@@ -83,14 +85,14 @@ class Stepper {
   std::vector<ParamPtr> params_;
   std::vector<int> groups_;
   DType dtype_;
-  int64_t item_;  // bytes an element
+  int64_t item_;                            // bytes an element
   std::vector<std::vector<double>> hyper_;  // a group's numbers, in the rule's order
   std::vector<double> lr_scale_;
   std::vector<RuleNumbers> numbers_;
   int64_t span_ = 0;              // bytes of a span
   std::vector<int64_t> offsets_;  // of each dense parameter in a span; sparse ones lie apart
   std::unique_ptr<Block> grad_, sum_;
-  std::vector<std::unique_ptr<Block>> states_;         // spans
+  std::vector<std::unique_ptr<Block>> states_;                      // spans
   std::vector<std::vector<std::unique_ptr<Block>>> sparse_states_;  // [state][param], null for dense ones
   std::vector<Chunk> chunks_;
   std::vector<double> squares_;  // a fixed piece of the gradient span each

@@ -25,8 +25,8 @@ inline void pause() {
 #endif
 }
 
-// About 50 us of spinning before the CPU is offered to others: longer than any imbalance worth waiting for, short enough
-// that a busy neighbour does not stall the team for a whole time slice.
+// About 50 us of spinning before the CPU is offered to others: longer than any imbalance worth waiting for, short
+// enough that a busy neighbour does not stall the team for a whole time slice.
 constexpr int kSpins = 2000;
 
 }  // namespace

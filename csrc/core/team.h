@@ -25,13 +25,13 @@ class Barrier {
 };
 
 // Runs body(thread, threads, context) on up to `threads` threads, the caller among them, in numerics mode (subnormals
-// flushed; restored before return). `barrier` is set up for as many as take part, which is what it returns. In a child forked
-// from a process that used a team it runs on the caller alone, because the other threads do not exist there.
+// flushed; restored before return). `barrier` is set up for as many as take part, which is what it returns. In a child
+// forked from a process that used a team it runs on the caller alone, because the other threads do not exist there.
 int run_team(int threads, Barrier& barrier, void (*body)(int thread, int threads, void* context), void* context);
 
-// Whether a team pays, learned from what it did. Results do not depend on the number of threads, so the choice is free: when
-// threads had to wait for one that another process kept off its CPU, one step is timed on one thread, and the faster way is
-// kept until the other is tried again.
+// Whether a team pays, learned from what it did. Results do not depend on the number of threads, so the choice is free:
+// when threads had to wait for one that another process kept off its CPU, one step is timed on one thread, and the
+// faster way is kept until the other is tried again.
 class TeamChoice {
  public:
   int pick(int threads, double now) const { return threads > 1 && (probing_ || now < alone_until_) ? 1 : threads; }

@@ -17,7 +17,7 @@
 namespace pbp {
 namespace {
 
-std::atomic<int> chosen{0};          // set_num_threads
+std::atomic<int> chosen{0};           // set_num_threads
 thread_local std::vector<int> stack;  // num_threads blocks of this thread
 
 int affinity_count() {

@@ -1,6 +1,6 @@
 /* A feeder that gathers the next batch on a thread of its own while the current one is being computed. It wraps another
-   feeder, and after answering for rows [first, first + rows) it guesses that the rows behind them come next. A wrong guess
-   costs the work of one batch, never the result. */
+   feeder, and after answering for rows [first, first + rows) it guesses that the rows behind them come next. A wrong
+   guess costs the work of one batch, never the result. */
 #pragma once
 #include <condition_variable>
 #include <cstdint>
@@ -23,11 +23,15 @@ class Prefetch {
  public:
   // row_bytes[i]: bytes of one row of buffer i. total: rows in the epoch's order.
   Prefetch(const pbp_feeder* inner, const std::vector<int64_t>& row_bytes, int64_t total)
-      : inner_(*inner), row_bytes_(row_bytes), total_(total), stage_(row_bytes.size()), pointers_(row_bytes.size()),
+      : inner_(*inner),
+        row_bytes_(row_bytes),
+        total_(total),
+        stage_(row_bytes.size()),
+        pointers_(row_bytes.size()),
         owner_(process_id()) {}
 
-  // In a forked child the object is left where it is: its thread stayed behind in the parent, and destroying a condition
-  // variable that records a waiter would wait for it for ever.
+  // In a forked child the object is left where it is: its thread stayed behind in the parent, and destroying a
+  // condition variable that records a waiter would wait for it for ever.
   static void retire(Prefetch* self) noexcept {
     if (self->forked()) return;
     self->stop();

@@ -23,11 +23,11 @@ struct BroadcastPlan {
   int64_t count, grain;
   struct Input {
     Gather gather;
-    int phase;              // kAcross: the first of its phases
-    Split split;            // kAcross: see reduce.h
-    int64_t row_outputs;    // kInRow: elements of the gradient in a row
-    int64_t scratch;        // first element of the products before summation; -1: dy itself is summed
-    int64_t partial;        // first element of the partial sums
+    int phase;            // kAcross: the first of its phases
+    Split split;          // kAcross: see reduce.h
+    int64_t row_outputs;  // kInRow: elements of the gradient in a row
+    int64_t scratch;      // first element of the products before summation; -1: dy itself is summed
+    int64_t partial;      // first element of the partial sums
   } input[NI];
 
   PBP_INLINE Groups groups(int i) const {
@@ -50,8 +50,10 @@ PBP_INLINE bool broadcast_shape(Infer& s, Shape& out) {
       const int k = d - (out.rank - in.rank);
       if (k < 0 || in.dim[k] == 1 || in.dim[k] == out.dim[d]) continue;
       if (out.dim[d] != 1)
-        return s.fail("%s of shape %s does not broadcast with %s of shape %s: dimensions, counted from the last, "
-                      "must be equal or 1", s.who(of), s.text(s.in(of)), s.who(i), s.text(in));
+        return s.fail(
+            "%s of shape %s does not broadcast with %s of shape %s: dimensions, counted from the last, "
+            "must be equal or 1",
+            s.who(of), s.text(s.in(of)), s.who(i), s.text(in));
       out.dim[d] = in.dim[k];
       of = i;
     }

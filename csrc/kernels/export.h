@@ -53,8 +53,8 @@ constexpr OpEntry pbp_op() {
 
 #define PBP_JOIN2(a, b, c) a##b##_##c
 #define PBP_JOIN(a, b, c) PBP_JOIN2(a, b, c)
-#define PBP_EXPORT(file, table)                                       \
-  namespace pbp {                                                     \
-  extern const OpTable PBP_JOIN(ops_, file, PBP_ISA);                 \
+#define PBP_EXPORT(file, table)                                                                 \
+  namespace pbp {                                                                               \
+  extern const OpTable PBP_JOIN(ops_, file, PBP_ISA);                                           \
   const OpTable PBP_JOIN(ops_, file, PBP_ISA) = {table, int(sizeof(table) / sizeof(table[0]))}; \
   }

@@ -9,7 +9,7 @@
 namespace pbp {
 namespace {
 
-constexpr int64_t kGemmDepth = 512;      // k of one block: a panel of B (128 KiB at most) stays in L2
+constexpr int64_t kGemmDepth = 512;  // k of one block: a panel of B (128 KiB at most) stays in L2
 // From this many rows on a contiguous panel is copied before use: its rows lie a leading dimension apart, so each is
 // a cache line or four on a page of its own. Narrow panels gain most (AVX2, 256 x 1024 x 1024: 67 % of peak in place,
 // 83 % copied).
@@ -47,9 +47,7 @@ PBP_INLINE int64_t gemm_depth(int64_t k) {
 }
 
 // Private bytes a product over k needs at most, for either dtype and form.
-PBP_INLINE int64_t gemm_local(int64_t k) {
-  return (gemm_depth(k) + kTransposedRows) * kMaxTileWidth * kVecBytes;
-}
+PBP_INLINE int64_t gemm_local(int64_t k) { return (gemm_depth(k) + kTransposedRows) * kMaxTileWidth * kVecBytes; }
 
 // m rows in equal tiles: the first `larger` have one row more.
 struct RowTiles {

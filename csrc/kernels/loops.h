@@ -86,15 +86,17 @@ struct Elementwise : OpDefaults {
   static void row_forward(const void* plan, const void* x, void* y, int64_t n) {
     typedef typename Op::Plan P;
     const P p = *static_cast<const P*>(plan);
-    map<T>(n, [&p](Vec<T> v) __attribute__((always_inline)) { return Op::f(p, v); }, static_cast<T*>(y),
-           static_cast<const T*>(x));
+    map<T>(
+        n, [&p](Vec<T> v) __attribute__((always_inline)) { return Op::f(p, v); }, static_cast<T*>(y),
+        static_cast<const T*>(x));
   }
   template <class T>
   static void row_backward(const void* plan, const void* x, const void* y, const void* dy, void* dx, int64_t n) {
     typedef typename Op::Plan P;
     const P p = *static_cast<const P*>(plan);
-    map<T>(n, [&p](Vec<T> v, Vec<T> d) __attribute__((always_inline)) { return Op::df(p, v, d); }, static_cast<T*>(dx),
-           static_cast<const T*>(reads == kReadsX ? x : y), static_cast<const T*>(dy));
+    map<T>(
+        n, [&p](Vec<T> v, Vec<T> d) __attribute__((always_inline)) { return Op::df(p, v, d); }, static_cast<T*>(dx),
+        static_cast<const T*>(reads == kReadsX ? x : y), static_cast<const T*>(dy));
   }
 
   template <class T>

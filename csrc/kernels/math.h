@@ -10,6 +10,7 @@
 // rounded.
 #pragma once
 #include <math.h>
+
 #include "vec.h"
 
 namespace pbp {
@@ -101,8 +102,8 @@ PBP_INLINE Floats log1p_unit(Floats z) {
 // Near zero an odd polynomial; beyond, 1 - 2/(e^2|x| + 1), whose rounding errors are small beside the result.
 PBP_INLINE Floats tanh(Floats x) {
   const Floats a = abs1(x), u = x * x;
-  const Floats near = fma1(x * u, poly(u, all(-5.709503581e-3f), 2.064367228e-2f, -5.374135549e-2f, 1.333146619e-1f,
-                                       -3.333328311e-1f), x);
+  const Floats near = fma1(
+      x * u, poly(u, all(-5.709503581e-3f), 2.064367228e-2f, -5.374135549e-2f, 1.333146619e-1f, -3.333328311e-1f), x);
   const Reduced b = reduce(min1(all(20.f), a + a));
   const Floats s = (Floats)((b.bits - 127) << 23);  // 2^n
   const Floats y = 1.f - 2.f / fma1(s, exp_poly(b.r), s + 1.f);
@@ -135,8 +136,10 @@ PBP_INLINE Doubles pow(Doubles x, Doubles y) {
   const Doubles big = Doubles{} + 6755399441055744.0;
   const Doubles k = (Doubles)((Longs)big + e) - big;
   const Doubles s = (m - 1.0) / (m + 1.0);
-  Doubles l = fma1(s, poly(s * s, Doubles{} + 0.34093793203062445, 0.41166195655539639, 0.5770837555953211,
-                           0.96179667250003997, 2.8853900817907099), k);
+  Doubles l = fma1(s,
+                   poly(s * s, Doubles{} + 0.34093793203062445, 0.41166195655539639, 0.5770837555953211,
+                        0.96179667250003997, 2.8853900817907099),
+                   k);
   l = a > 0 ? l : -inf;
   l = a < inf ? l : a;  // infinity or NaN
   const Doubles z = min1(Doubles{} + 200.0, max1(Doubles{} - 200.0, y * l));
@@ -164,13 +167,13 @@ PBP_INLINE Vec<double> lane_by_lane(Vec<double> x, F f) {
   for (int i = 0; i < kLanes; ++i) b[i] = f(b[i]);
   return Vec<double>::load(b);
 }
-#define PBP_MATH(name)                                                                 \
-  PBP_INLINE Vec<float> name(Vec<float> x) {                                           \
-    constexpr int N = Vec<float>::N;                                                   \
-    PBP_EACH x.v[i] = name(x.v[i]);                                                    \
-    return x;                                                                          \
-  }                                                                                    \
-  PBP_INLINE Vec<double> name(Vec<double> x) {                                         \
+#define PBP_MATH(name)                                                                         \
+  PBP_INLINE Vec<float> name(Vec<float> x) {                                                   \
+    constexpr int N = Vec<float>::N;                                                           \
+    PBP_EACH x.v[i] = name(x.v[i]);                                                            \
+    return x;                                                                                  \
+  }                                                                                            \
+  PBP_INLINE Vec<double> name(Vec<double> x) {                                                 \
     return lane_by_lane(x, [](double a) __attribute__((always_inline)) { return ::name(a); }); \
   }
 PBP_MATH(exp)

@@ -165,26 +165,26 @@ struct Pointwise : OpDefaults {
     T* const values = p.reduction == kNone ? c.y() : static_cast<T*>(c.scratch);
     if (task.phase == 1) return finish(c, p, values);
     const T* const w = weights(c, p);
-    each_run(c, p, task, [&](LossRun<T>& r, int64_t first, int64_t n, int64_t row, auto map)
-                             __attribute__((always_inline)) {
-      if (w && p.run) r.by = w[row];
-      if (p.row_sums) {
-        T part = first == row * p.width ? T(0) : values[row];
-        alignas(64) T block[kLossBlock];
-        for (; n > 0; n -= kLossBlock) {
-          const int64_t m = n < kLossBlock ? n : kLossBlock;
-          map.template run<kValue>(r, block, m);
-          part += T(wide_sum<WideTerms>(block, m));
-          r.x += m;
-          if (!p.row_target) r.t += m;
-          if (p.period > 1) r.e += m;
-        }
-        values[row] = part;
-      } else {
-        map.template run<kValue>(r, values + first, n);
-        if (w && !p.run) scale_by(values + first, w + first, n);
-      }
-    });
+    each_run(c, p, task,
+             [&](LossRun<T>& r, int64_t first, int64_t n, int64_t row, auto map) __attribute__((always_inline)) {
+               if (w && p.run) r.by = w[row];
+               if (p.row_sums) {
+                 T part = first == row * p.width ? T(0) : values[row];
+                 alignas(64) T block[kLossBlock];
+                 for (; n > 0; n -= kLossBlock) {
+                   const int64_t m = n < kLossBlock ? n : kLossBlock;
+                   map.template run<kValue>(r, block, m);
+                   part += T(wide_sum<WideTerms>(block, m));
+                   r.x += m;
+                   if (!p.row_target) r.t += m;
+                   if (p.period > 1) r.e += m;
+                 }
+                 values[row] = part;
+               } else {
+                 map.template run<kValue>(r, values + first, n);
+                 if (w && !p.run) scale_by(values + first, w + first, n);
+               }
+             });
   }
 
   template <class T>
@@ -197,24 +197,24 @@ struct Pointwise : OpDefaults {
       by = c.dy()[0];
     else if (!none)
       by = w ? c.dy()[0] / c.kept()[0] : T(double(c.dy()[0]) / p.count);
-    each_run(c, p, task, [&](LossRun<T>& r, int64_t first, int64_t n, int64_t row, auto map)
-                             __attribute__((always_inline)) {
-      r.by = w && p.run ? by * w[row] : by;
-      const auto finished = [&](T* d) {
-        if (none) scale_by(d, c.dy() + first, n);
-        if (w && !p.run) scale_by(d, w + first, n);
-      };
-      if (T* dx = c.dx(0)) {
-        map.template run<kByX>(r, dx + first, n);
-        finished(dx + first);
-      }
-      if constexpr (L::traits.target_gradient) {
-        if (T* dt = c.dx(1)) {
-          map.template run<kByT>(r, dt + first, n);
-          finished(dt + first);
-        }
-      }
-    });
+    each_run(c, p, task,
+             [&](LossRun<T>& r, int64_t first, int64_t n, int64_t row, auto map) __attribute__((always_inline)) {
+               r.by = w && p.run ? by * w[row] : by;
+               const auto finished = [&](T* d) {
+                 if (none) scale_by(d, c.dy() + first, n);
+                 if (w && !p.run) scale_by(d, w + first, n);
+               };
+               if (T* dx = c.dx(0)) {
+                 map.template run<kByX>(r, dx + first, n);
+                 finished(dx + first);
+               }
+               if constexpr (L::traits.target_gradient) {
+                 if (T* dt = c.dx(1)) {
+                   map.template run<kByT>(r, dt + first, n);
+                   finished(dt + first);
+                 }
+               }
+             });
   }
 
  private:

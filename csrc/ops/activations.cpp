@@ -329,10 +329,10 @@ struct Power : Elementwise<Power, kReadsX> {
   }
 };
 
-constexpr OpEntry kOps[] = {pbp_op<Relu>(),     pbp_op<LeakyRelu>(), pbp_op<Elu>(),      pbp_op<Gelu>(), pbp_op<Silu>(),
-                            pbp_op<Tanh>(),     pbp_op<Sigmoid>(),   pbp_op<Softplus>(), pbp_op<Hardtanh>(),
-                            pbp_op<Mish>(),     pbp_op<Exp>(),       pbp_op<Log>(),      pbp_op<Sqrt>(), pbp_op<Abs>(),
-                            pbp_op<Neg>(),      pbp_op<Clip>(),      pbp_op<Power>()};
+constexpr OpEntry kOps[] = {pbp_op<Relu>(), pbp_op<LeakyRelu>(), pbp_op<Elu>(),      pbp_op<Gelu>(),     pbp_op<Silu>(),
+                            pbp_op<Tanh>(), pbp_op<Sigmoid>(),   pbp_op<Softplus>(), pbp_op<Hardtanh>(), pbp_op<Mish>(),
+                            pbp_op<Exp>(),  pbp_op<Log>(),       pbp_op<Sqrt>(),     pbp_op<Abs>(),      pbp_op<Neg>(),
+                            pbp_op<Clip>(), pbp_op<Power>()};
 
 }  // namespace
 }  // namespace pbp

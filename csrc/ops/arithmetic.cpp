@@ -120,8 +120,14 @@ struct Where : Broadcast<Where, 3> {
   }
 };
 
-constexpr OpEntry kOps[] = {pbp_op<Add>(), pbp_op<Sub>(), pbp_op<Mul>(), pbp_op<Div>(), pbp_op<Pow>(),
-                            pbp_op<Extreme<true>>(), pbp_op<Extreme<false>>(), pbp_op<Where>()};
+constexpr OpEntry kOps[] = {pbp_op<Add>(),
+                            pbp_op<Sub>(),
+                            pbp_op<Mul>(),
+                            pbp_op<Div>(),
+                            pbp_op<Pow>(),
+                            pbp_op<Extreme<true>>(),
+                            pbp_op<Extreme<false>>(),
+                            pbp_op<Where>()};
 
 }  // namespace
 }  // namespace pbp

@@ -90,16 +90,22 @@ struct ClassRows {
   const Ctx<T>& c;
   const ClassPlan& p;
   const T* x;
-  const int64_t* label;     // null: probabilities
+  const int64_t* label;  // null: probabilities
   const T* probability;
-  const T* class_weight;    // or null
-  const T* weight;          // or null
-  T *loss, *applied;        // by row; `applied` is null without reduction
+  const T* class_weight;  // or null
+  const T* weight;        // or null
+  T *loss, *applied;      // by row; `applied` is null without reduction
 
   PBP_INLINE explicit ClassRows(const Ctx<T>& ctx)
-      : c(ctx), p(ctx.template planned<ClassPlan>()), x(c.x(0)), label(p.probabilities ? nullptr : c.ids(1)),
-        probability(p.probabilities ? c.x(1) : nullptr), class_weight(p.class_weighted ? c.x(2) : nullptr),
-        weight(p.weighted ? c.x(2 + p.class_weighted) : nullptr), loss(nullptr), applied(nullptr) {}
+      : c(ctx),
+        p(ctx.template planned<ClassPlan>()),
+        x(c.x(0)),
+        label(p.probabilities ? nullptr : c.ids(1)),
+        probability(p.probabilities ? c.x(1) : nullptr),
+        class_weight(p.class_weighted ? c.x(2) : nullptr),
+        weight(p.weighted ? c.x(2 + p.class_weighted) : nullptr),
+        loss(nullptr),
+        applied(nullptr) {}
 
   PBP_INLINE void writes_losses() {
     loss = p.reduction == kNone ? c.y() : static_cast<T*>(c.scratch);
@@ -154,7 +160,7 @@ void log_sum(const T* x, int64_t n, T* maximum, T* log_of_sum) {
     if (i < end) m = nan_max(m, select(tail, Vec<T>::load(x + i, end - i), Vec<T>(low)));
     const T block = max_of(m);
     const T before = base;
-    const bool empty = top == low;   // nothing but -inf so far: the total is 0 whatever its base
+    const bool empty = top == low;     // nothing but -inf so far: the total is 0 whatever its base
     if (!(block <= top)) top = block;  // NaN wins
     base = top == low ? T(0) : top;    // exp(-inf - 0) is 0, exp(-inf + inf) would be NaN
     if (!empty && base != before) total = total * exp(Vec<T>(before - base));

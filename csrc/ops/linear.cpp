@@ -5,11 +5,10 @@
 //
 // A weight (out, in) is stored [in][ld], so that the forward product reads it in place; a weight that is itself
 // computed comes dense. Both are only strides to the product.
-#include "../kernels/gemm.h"
-
 #include <string.h>
 
 #include "../kernels/export.h"
+#include "../kernels/gemm.h"
 
 namespace pbp {
 namespace {
@@ -99,8 +98,16 @@ struct Linear : OpDefaults {
     const int64_t block = row_block<T>(p.in + p.out);
     for (int64_t r = t.begin; r < t.end; r += block) {
       const int64_t rows = min64(block, t.end - r), at = r * p.out;
-      gemm(Product<T>{rows, p.out, p.in, {c.x(0) + r * p.in, p.in, 1}, w, z + at, p.out,
-                      p.has_bias ? Out::kBias : Out::kStore, p.has_bias ? c.x(2) : nullptr, padded},
+      gemm(Product<T>{rows,
+                      p.out,
+                      p.in,
+                      {c.x(0) + r * p.in, p.in, 1},
+                      w,
+                      z + at,
+                      p.out,
+                      p.has_bias ? Out::kBias : Out::kStore,
+                      p.has_bias ? c.x(2) : nullptr,
+                      padded},
            t.local);
       if (p.absorbed) p.row.forward(p.row_plan, z + at, c.y() + at, rows * p.out);
     }
@@ -150,7 +157,13 @@ struct Linear : OpDefaults {
         p.row.backward(p.row_plan, p.needs_x ? c.kept(p.preactivation) + at : nullptr, p.needs_x ? nullptr : c.y() + at,
                        c.dy() + at, static_cast<T*>(c.scratch) + at, rows * p.out);
       if (c.dx(0))
-        gemm(Product<T>{rows, p.in, p.out, {dz(c, p) + at, p.out, 1}, w, c.dx(0) + r * p.in, p.in,
+        gemm(Product<T>{rows,
+                        p.in,
+                        p.out,
+                        {dz(c, p) + at, p.out, 1},
+                        w,
+                        c.dx(0) + r * p.in,
+                        p.in,
                         c.add[0] ? Out::kAdd : Out::kStore},
              t.local);
     }
@@ -165,15 +178,13 @@ struct Linear : OpDefaults {
       const View& v = c.d_in[1];
       const Out out = c.add[1] ? Out::kAdd : Out::kStore;
       if (p.out == 1 || v.step(0) == 1)  // [in][ld]
-        gemm(Product<T>{end - i, p.out, p.rows, x.transposed(), d, c.dx(1) + i * v.step(1), v.step(1), out},
-             t.local);
+        gemm(Product<T>{end - i, p.out, p.rows, x.transposed(), d, c.dx(1) + i * v.step(1), v.step(1), out}, t.local);
       else  // [out][in]
         gemm(Product<T>{p.out, end - i, p.rows, d.transposed(), x, c.dx(1) + i, v.step(0), out}, t.local);
     }
     if (p.has_bias && c.dx(2) && t.end == weight_tasks(p)) {
       const T one = 1;  // db = (1 ... 1) dz: a row of ones with strides 0
-      gemm(Product<T>{1, p.out, p.rows, {&one, 0, 0}, d, c.dx(2), p.out, c.add[2] ? Out::kAdd : Out::kStore},
-           t.local);
+      gemm(Product<T>{1, p.out, p.rows, {&one, 0, 0}, d, c.dx(2), p.out, c.add[2] ? Out::kAdd : Out::kStore}, t.local);
     }
   }
 };

@@ -209,9 +209,9 @@ struct Hinge {
 };
 
 constexpr OpEntry kOps[] = {
-    pbp_op<Pointwise<Mse>>(),   pbp_op<Pointwise<L1>>(),         pbp_op<Pointwise<Huber>>(),
+    pbp_op<Pointwise<Mse>>(),           pbp_op<Pointwise<L1>>(),         pbp_op<Pointwise<Huber>>(),
     pbp_op<Pointwise<BceWithLogits>>(), pbp_op<Pointwise<PoissonNll>>(), pbp_op<Pointwise<KlDiv>>(),
-    pbp_op<Pointwise<Pinball>>(), pbp_op<Pointwise<Hinge>>(),
+    pbp_op<Pointwise<Pinball>>(),       pbp_op<Pointwise<Hinge>>(),
 };
 
 }  // namespace

@@ -404,8 +404,8 @@ struct BroadcastTo : OpDefaults {
   }
 };
 
-constexpr OpEntry kOps[] = {pbp_op<Reshape>(), pbp_op<StopGradient>(), pbp_op<Transpose>(), pbp_op<Slice>(),
-                            pbp_op<Concat>(),  pbp_op<Gather>(),    pbp_op<BroadcastTo>()};
+constexpr OpEntry kOps[] = {pbp_op<Reshape>(), pbp_op<StopGradient>(), pbp_op<Transpose>(),  pbp_op<Slice>(),
+                            pbp_op<Concat>(),  pbp_op<Gather>(),       pbp_op<BroadcastTo>()};
 
 }  // namespace
 }  // namespace pbp

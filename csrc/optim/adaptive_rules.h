@@ -35,8 +35,13 @@ struct AdamRule {
     static constexpr int kStates = 2;
     Vec<T> step, decay, fresh1, beta2, fresh2, correct2, eps;
     PBP_INLINE explicit Update(const RuleNumbers& n)
-        : step(T(n.v[kStep])), decay(T(n.v[kDecay])), fresh1(T(n.v[kFresh1])), beta2(T(n.v[kBeta2])),
-          fresh2(T(n.v[kFresh2])), correct2(T(n.v[kCorrect2])), eps(T(n.v[kEps])) {}
+        : step(T(n.v[kStep])),
+          decay(T(n.v[kDecay])),
+          fresh1(T(n.v[kFresh1])),
+          beta2(T(n.v[kBeta2])),
+          fresh2(T(n.v[kFresh2])),
+          correct2(T(n.v[kCorrect2])),
+          eps(T(n.v[kEps])) {}
     PBP_INLINE Vec<T> operator()(Vec<T> w, Vec<T> g, Vec<T>* s) const {
       if constexpr (!kDecoupled) g = fma(decay, w, g);
       const Vec<T> m = fma(fresh1, g - s[0], s[0]);
@@ -85,8 +90,12 @@ struct RmsProp {
     static constexpr int kStates = 1 + kHeavy + kCenter;
     Vec<T> lr, alpha, fresh, eps, momentum, decay;
     PBP_INLINE explicit Update(const RuleNumbers& n)
-        : lr(T(n.v[kLr])), alpha(T(n.v[kAlpha])), fresh(T(n.v[kFresh])), eps(T(n.v[kEps])),
-          momentum(T(n.v[kMomentum])), decay(T(n.v[kDecay])) {}
+        : lr(T(n.v[kLr])),
+          alpha(T(n.v[kAlpha])),
+          fresh(T(n.v[kFresh])),
+          eps(T(n.v[kEps])),
+          momentum(T(n.v[kMomentum])),
+          decay(T(n.v[kDecay])) {}
     PBP_INLINE Vec<T> operator()(Vec<T> w, Vec<T> g, Vec<T>* s) const {
       g = fma(decay, w, g);
       const Vec<T> v = fma(fresh * g, g, alpha * s[0]);

@@ -12,8 +12,8 @@ namespace {
 
 template <class Rule>
 constexpr RuleEntry rule_entry() {
-  return RuleEntry{Rule::name,    Rule::hyper, Rule::defaults, Rule::states, Rule::prepare,
-                   {Rule::template run<float>, Rule::template run<double>},
+  return RuleEntry{Rule::name,      Rule::hyper,   Rule::defaults,
+                   Rule::states,    Rule::prepare, {Rule::template run<float>, Rule::template run<double>},
                    {0.0, 0.0, 0.0}, Rule::sparse};
 }
 

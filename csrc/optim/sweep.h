@@ -44,8 +44,8 @@ PBP_INLINE void sweep_clipped(const Update& update, double scale, double clip, T
 
 // `state` lists this variant's spans, Update::kStates of them.
 template <class T, class Update>
-PBP_INLINE void sweep(const RuleNumbers& numbers, double scale, double clip, void* w, const void* g,
-                      void* const* state, int64_t n) {
+PBP_INLINE void sweep(const RuleNumbers& numbers, double scale, double clip, void* w, const void* g, void* const* state,
+                      int64_t n) {
   const Update update(numbers);
   T* weight = static_cast<T*>(w);
   const T* gradient = static_cast<const T*>(g);

@@ -174,8 +174,9 @@ def run_case(
             for worker, _, _ in active:
                 samples[worker.name].append(worker.run(steps[worker.name]) / steps[worker.name])
         for worker, row, _ in active:
-            row["seconds"] = summary(samples[worker.name])
-            row["examples_per_second"] = case.batch / row["seconds"]["median"]
+            seconds = summary(samples[worker.name])
+            row["seconds"] = seconds
+            row["examples_per_second"] = case.batch / seconds["median"]
     return rows
 
 

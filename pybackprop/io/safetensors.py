@@ -26,7 +26,7 @@ _MAX_BYTES = 2**63 - 1  # what NumPy can address
 _MAX_DIMS = 64  # NumPy's limit
 _ALIGN = 8  # the header is padded with spaces, so that tensor data starts on such a boundary
 
-_DTYPES = {
+_DTYPES: dict[str, np.dtype[Any]] = {
     "F64": np.dtype("<f8"),
     "I64": np.dtype("<i8"),
     "U64": np.dtype("<u8"),
@@ -43,7 +43,7 @@ _DTYPES = {
 }
 _CODES = {dtype: code for code, dtype in _DTYPES.items()}
 # NumPy has no bfloat16: it is read as the float32 of the same value (the upper half of its bits) and never written.
-_STORED = _DTYPES | {"BF16": np.dtype("<u2")}
+_STORED: dict[str, np.dtype[Any]] = {**_DTYPES, "BF16": np.dtype("<u2")}
 
 
 class _Entry(NamedTuple):
@@ -115,7 +115,7 @@ def _fault(path: str, what: str) -> ValueError:
 
 def _read(file: BufferedReader, entry: _Entry, path: str) -> np.ndarray:
     array = np.empty(entry.shape, _STORED[entry.dtype])
-    raw = memoryview(array.reshape(-1).view(np.uint8))
+    raw = array.reshape(-1).view(np.uint8).data
     if entry.end > entry.begin and file.readinto(raw) != entry.end - entry.begin:
         raise _fault(path, f"it ends inside tensor {entry.name!r}")
     if entry.dtype == "BF16":
@@ -261,13 +261,13 @@ def _header(arrays: dict[str, np.ndarray], order: list[str], metadata: Mapping[s
         }
         offset += array.nbytes
     try:
-        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        encoded = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     except UnicodeEncodeError:
         raise ValueError(f"Saving {path}: a name or metadata string is not Unicode text.") from None
-    text += b" " * (-len(text) % _ALIGN)
-    if len(text) > MAX_HEADER_BYTES:
-        raise ValueError(f"Saving {path}: names and metadata take {len(text)} bytes of at most {MAX_HEADER_BYTES}.")
-    return len(text).to_bytes(8, "little") + text
+    encoded += b" " * (-len(encoded) % _ALIGN)
+    if len(encoded) > MAX_HEADER_BYTES:
+        raise ValueError(f"Saving {path}: names and metadata take {len(encoded)} bytes of at most {MAX_HEADER_BYTES}.")
+    return len(encoded).to_bytes(8, "little") + encoded
 
 
 def _write_atomically(path: str, parts: list[Any]) -> None:

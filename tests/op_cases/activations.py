@@ -6,8 +6,16 @@ import numpy as np
 
 from op_cases.base import OpCase
 
-SHAPES = {"matrix": (5, 7), "many_rows": (37, 17), "one_row": (1, 4999), "vector": (19,), "scalar": (),
-          "cube": (3, 4, 17), "no_rows": (0, 3), "no_columns": (3, 0)}
+SHAPES = {
+    "matrix": (5, 7),
+    "many_rows": (37, 17),
+    "one_row": (1, 4999),
+    "vector": (19,),
+    "scalar": (),
+    "cube": (3, 4, 17),
+    "no_rows": (0, 3),
+    "no_columns": (3, 0),
+}
 
 
 def _away(x: np.ndarray, kinks: tuple[float, ...]) -> np.ndarray:
@@ -26,8 +34,15 @@ def _uniform(low: float, high: float):
 
 
 def _case(op, draw, torch, id="plain", shape=SHAPES["matrix"], **attrs) -> OpCase:
-    return OpCase(op, id, lambda rng: draw(rng, shape), attrs, torch=torch, rows=len(shape) > 0,
-                  sizes=lambda rng, n: draw(rng, (n,)))
+    return OpCase(
+        op,
+        id,
+        lambda rng: draw(rng, shape),
+        attrs,
+        torch=torch,
+        rows=len(shape) > 0,
+        sizes=lambda rng, n: draw(rng, (n,)),
+    )
 
 
 def _functional(name: str):
@@ -102,6 +117,8 @@ CASES = [
     _case("clip", _normal(), _clip),
     # Away from zero where a derivative grows without bound or the function is not defined.
     *(_case("power", _normal(), _function("pow", "exponent"), f"to_{e}", exponent=e) for e in (0, 1, 2, 3, 4, 7)),
-    *(_case("power", _uniform(0.3, 4), _function("pow", "exponent"), f"to_{e}", exponent=e)
-      for e in (-2.5, -1, -0.5, 0.5, 1.5, 2.7)),
+    *(
+        _case("power", _uniform(0.3, 4), _function("pow", "exponent"), f"to_{e}", exponent=e)
+        for e in (-2.5, -1, -0.5, 0.5, 1.5, 2.7)
+    ),
 ]

@@ -47,9 +47,16 @@ def _far_from_zero(rng, shape):
 def _case(op, torch, name, first=_normal, second=_normal) -> OpCase:
     a, b = PAIRS[name]
     same = a == b and len(a) > 0
-    return OpCase(op, name, lambda rng: [first(rng, a), second(rng, b)], torch=torch, rows=same, row_inputs=(0, 1),
-                  wrt=(1,) if name in SECOND_ONLY else None,
-                  sizes=(lambda rng, n: [first(rng, (3, n)), second(rng, (n,))]) if name == "row" else None)
+    return OpCase(
+        op,
+        name,
+        lambda rng: [first(rng, a), second(rng, b)],
+        torch=torch,
+        rows=same,
+        row_inputs=(0, 1),
+        wrt=(1,) if name in SECOND_ONLY else None,
+        sizes=(lambda rng, n: [first(rng, (3, n)), second(rng, (n,))]) if name == "row" else None,
+    )
 
 
 def _function(name: str):
@@ -92,8 +99,7 @@ CASES = [
     *(_case("mul", _function("mul"), name) for name in PAIRS),
     *(_case("div", _function("div"), name, second=_far_from_zero) for name in SHORT),
     *(_case("pow", _function("pow"), name, first=_positive) for name in SHORT),
-    *(_apart(op, name) for op in ("maximum", "minimum")
-      for name in ("same", "row", "column", "three_ranks", "scalar")),
+    *(_apart(op, name) for op in ("maximum", "minimum") for name in ("same", "row", "column", "three_ranks", "scalar")),
     _where_case("same", (5, 7), (5, 7), (5, 7)),
     _where_case("row_cond", (7,), (5, 7), (5, 7)),
     _where_case("scalars", (5, 7), (), ()),

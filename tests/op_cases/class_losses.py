@@ -70,10 +70,22 @@ def _case(op, name, shape, *, ignored=(), index=-100, probabilities=False, colum
         return arrays
 
     none = attrs.get("reduction") == 0
-    cut = tuple(i for i in range(2 + bool(attrs.get("weighted")) + bool(attrs.get("class_weighted")))
-                if not (attrs.get("class_weighted") and i == 2))
-    return OpCase(op, name, lambda rng: make(rng, classes), attrs, wrt=(0, 1) if probabilities else (0,),
-                  torch=_twin(op), rows=none, row_inputs=cut, sizes=make if sizes else None)
+    cut = tuple(
+        i
+        for i in range(2 + bool(attrs.get("weighted")) + bool(attrs.get("class_weighted")))
+        if not (attrs.get("class_weighted") and i == 2)
+    )
+    return OpCase(
+        op,
+        name,
+        lambda rng: make(rng, classes),
+        attrs,
+        wrt=(0, 1) if probabilities else (0,),
+        torch=_twin(op),
+        rows=none,
+        row_inputs=cut,
+        sizes=make if sizes else None,
+    )
 
 
 def _both(op):
@@ -82,10 +94,17 @@ def _both(op):
     return [
         *(_case(op, f"mean-{n}x{c}", (n, c)) for n, c in SHAPES),
         *(_case(op, f"{NAMES[r]}-{n}x{c}", (n, c), reduction=r) for r in (0, 2) for n, c in (narrow, wide)),
-        *(_case(op, f"{kind}-{NAMES[r]}-{n}x{c}", (n, c), reduction=r, ignored=(1, 3), **flags)
-          for kind, flags in [("ignored", {}), ("class-weight", {"class_weighted": 1}), ("weight", {"weighted": 1}),
-                              ("both-weights", {"class_weighted": 1, "weighted": 1})]
-          for r in range(3) for n, c in (narrow, wide)),
+        *(
+            _case(op, f"{kind}-{NAMES[r]}-{n}x{c}", (n, c), reduction=r, ignored=(1, 3), **flags)
+            for kind, flags in [
+                ("ignored", {}),
+                ("class-weight", {"class_weighted": 1}),
+                ("weight", {"weighted": 1}),
+                ("both-weights", {"class_weighted": 1, "weighted": 1}),
+            ]
+            for r in range(3)
+            for n, c in (narrow, wide)
+        ),
         _case(op, "other-index", narrow, ignored=(0, 8), index=7, ignore_index=7),
         _case(op, "class-ignored", narrow, ignore_index=2),
         _case(op, "column", narrow, column=True),
@@ -101,16 +120,37 @@ _FAR = [[400.0, 360.0, -400.0], [-540.0, -500.0, -545.0], [300.0, -300.0, 262.0]
 CASES = [
     *_both("cross_entropy"),
     *_both("nll"),
-    *(_case("cross_entropy", f"smooth-{kind}{NAMES[r]}-{n}x{c}", (n, c), reduction=r, ignored=(1,), label_smoothing=0.1,
-            **flags)
-      for kind, flags in [("", {}), ("class-weight-", {"class_weighted": 1}),
-                          ("both-", {"class_weighted": 1, "weighted": 1})]
-      for r in range(3) for n, c in [(9, 5), (4, 70)]),
-    *(_case("cross_entropy", f"probabilities-{kind}{NAMES[r]}-{n}x{c}", (n, c), reduction=r, probabilities=True,
-            **flags)
-      for kind, flags in [("", {}), ("class-weight-", {"class_weighted": 1}), ("weight-", {"weighted": 1}),
-                          ("smooth-", {"label_smoothing": 0.2, "class_weighted": 1})]
-      for r in range(3) for n, c in [(9, 5), (4, 70)]),
+    *(
+        _case(
+            "cross_entropy",
+            f"smooth-{kind}{NAMES[r]}-{n}x{c}",
+            (n, c),
+            reduction=r,
+            ignored=(1,),
+            label_smoothing=0.1,
+            **flags,
+        )
+        for kind, flags in [
+            ("", {}),
+            ("class-weight-", {"class_weighted": 1}),
+            ("both-", {"class_weighted": 1, "weighted": 1}),
+        ]
+        for r in range(3)
+        for n, c in [(9, 5), (4, 70)]
+    ),
+    *(
+        _case(
+            "cross_entropy", f"probabilities-{kind}{NAMES[r]}-{n}x{c}", (n, c), reduction=r, probabilities=True, **flags
+        )
+        for kind, flags in [
+            ("", {}),
+            ("class-weight-", {"class_weighted": 1}),
+            ("weight-", {"weighted": 1}),
+            ("smooth-", {"label_smoothing": 0.2, "class_weighted": 1}),
+        ]
+        for r in range(3)
+        for n, c in [(9, 5), (4, 70)]
+    ),
     _case("cross_entropy", "probabilities-tails", (3, 7), probabilities=True, sizes=True),
     _case("cross_entropy", "smooth-tails", (3, 7), label_smoothing=0.1, class_weighted=1, sizes=True),
     _case("cross_entropy", "smooth-all", (5, 4), label_smoothing=1.0),

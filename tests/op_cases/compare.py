@@ -6,8 +6,14 @@ import numpy as np
 
 from op_cases.base import OpCase
 
-PAIRS = {"same": ((5, 7), (5, 7)), "row": ((9, 17), (17,)), "scalar": ((6, 5), ()), "outer": ((8, 1), (1, 19)),
-         "no_rows": ((0, 3), (3,)), "long": ((1, 17003), (1, 17003))}
+PAIRS = {
+    "same": ((5, 7), (5, 7)),
+    "row": ((9, 17), (17,)),
+    "scalar": ((6, 5), ()),
+    "outer": ((8, 1), (1, 19)),
+    "no_rows": ((0, 3), (3,)),
+    "long": ((1, 17003), (1, 17003)),
+}
 TORCH = {"greater": "gt", "less": "lt", "greater_equal": "ge", "less_equal": "le", "equal": "eq", "not_equal": "ne"}
 
 
@@ -24,9 +30,16 @@ def _case(op: str, name: str) -> OpCase:
 
         return getattr(torch, TORCH[op])(x, y).to(x.dtype)
 
-    return OpCase(op, name, lambda rng: [_few(rng, a), _few(rng, b)], torch=torch, rows=a == b, row_inputs=(0, 1),
-                  grad=False,
-                  sizes=(lambda rng, n: [_few(rng, (2, n)), _few(rng, (n,))]) if name == "row" else None)
+    return OpCase(
+        op,
+        name,
+        lambda rng: [_few(rng, a), _few(rng, b)],
+        torch=torch,
+        rows=a == b,
+        row_inputs=(0, 1),
+        grad=False,
+        sizes=(lambda rng, n: [_few(rng, (2, n)), _few(rng, (n,))]) if name == "row" else None,
+    )
 
 
 CASES = [_case(op, name) for op in TORCH for name in PAIRS]

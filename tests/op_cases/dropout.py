@@ -55,6 +55,7 @@ CASES = [
     OpCase("dropout", "vector", _inputs(37), {"rate": 0.5, "index": 1}, torch=_torch),
     OpCase("dropout", "scalar", _inputs(), {"rate": 0.25}, torch=_torch),
     OpCase("dropout", "empty", _inputs(0, 5), {"rate": 0.25}, torch=_torch),
-    OpCase("dropout", "inference", _inputs(4, 9), {"rate": 0.5}, torch=lambda x, rate: x.clone(), training=False,
-           rows=True),
+    OpCase(
+        "dropout", "inference", _inputs(4, 9), {"rate": 0.5}, torch=lambda x, rate: x.clone(), training=False, rows=True
+    ),
 ]

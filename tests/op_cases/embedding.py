@@ -34,11 +34,25 @@ FORMS = {
 }
 
 CASES = [
-    OpCase("embedding", name + ("-sparse" if sparse else ""), _inputs(ids, table), {**attrs, "sparse": sparse},
-           torch=_torch, param=(1,) if sparse else (), held={1: attrs["padding_idx"]} if attrs else {},
-           rows=len(ids) > 0 and math.prod(ids) > 0, row_inputs=(0,))
-    for name, (ids, table, attrs) in FORMS.items() for sparse in (0, 1)
+    OpCase(
+        "embedding",
+        name + ("-sparse" if sparse else ""),
+        _inputs(ids, table),
+        {**attrs, "sparse": sparse},
+        torch=_torch,
+        param=(1,) if sparse else (),
+        held={1: attrs["padding_idx"]} if attrs else {},
+        rows=len(ids) > 0 and math.prod(ids) > 0,
+        row_inputs=(0,),
+    )
+    for name, (ids, table, attrs) in FORMS.items()
+    for sparse in (0, 1)
 ] + [
-    OpCase("embedding", "tails", _inputs((5,), (4, 3)), torch=_torch,
-           sizes=lambda rng, n: [rng.integers(0, 4, 9), rng.standard_normal((4, n))]),
+    OpCase(
+        "embedding",
+        "tails",
+        _inputs((5,), (4, 3)),
+        torch=_torch,
+        sizes=lambda rng, n: [rng.integers(0, 4, 9), rng.standard_normal((4, n))],
+    ),
 ]

@@ -145,10 +145,22 @@ def _cases(op, pair, elements):
     names = ["none", "sum"] + (["batchmean"] if op == "kl_div" else [])
     return [
         *(case(f"mean-{text(s)}", plain(s), {}) for s in SHAPES),
-        *(case(f"{n}-{text(s)}", plain(s), {"reduction": REDUCTIONS[n]}, rows=n == "none", row_inputs=(0, 1))
-          for n in names for s in some),
-        *(case(f"weighted-{n}-{text(s)}", weighted(s), {"reduction": REDUCTIONS[n], "weighted": 1}, rows=n == "none",
-               row_inputs=(0, 1, 2)) for n in [*names, "mean"] for s in [*some, (9, 1)]),
+        *(
+            case(f"{n}-{text(s)}", plain(s), {"reduction": REDUCTIONS[n]}, rows=n == "none", row_inputs=(0, 1))
+            for n in names
+            for s in some
+        ),
+        *(
+            case(
+                f"weighted-{n}-{text(s)}",
+                weighted(s),
+                {"reduction": REDUCTIONS[n], "weighted": 1},
+                rows=n == "none",
+                row_inputs=(0, 1, 2),
+            )
+            for n in [*names, "mean"]
+            for s in [*some, (9, 1)]
+        ),
         *(case(f"{n}-empty", plain((0, 4)), {"reduction": REDUCTIONS[n]}) for n in ("none", "sum")),
         OpCase(op, "tails", lambda rng: pair(rng, (2, 7)), **common, sizes=lambda rng, n: pair(rng, (2, n))),
     ]
@@ -156,8 +168,12 @@ def _cases(op, pair, elements):
 
 def _option(op, pair, elements, tag, options):
     """An option on one narrow and one wide shape."""
-    return [OpCase(op, f"{tag}-{w}", lambda rng, w=w: pair(rng, (4, w)), options, torch=_twin(elements),
-                   wrt=_target_wrt(op)) for w in (5, 70)]
+    return [
+        OpCase(
+            op, f"{tag}-{w}", lambda rng, w=w: pair(rng, (4, w)), options, torch=_twin(elements), wrt=_target_wrt(op)
+        )
+        for w in (5, 70)
+    ]
 
 
 def _column_against_vector(op, pair, elements):
@@ -169,8 +185,10 @@ def _column_against_vector(op, pair, elements):
         x, t = pair(rng, (6, 1))
         return [x.reshape(6), t]
 
-    return [OpCase(op, name, inputs, torch=_twin(elements), wrt=_target_wrt(op))
-            for name, inputs in [("flat-target", flat_target), ("flat-prediction", flat_prediction)]]
+    return [
+        OpCase(op, name, inputs, torch=_twin(elements), wrt=_target_wrt(op))
+        for name, inputs in [("flat-target", flat_target), ("flat-prediction", flat_prediction)]
+    ]
 
 
 def _pos_weighted(name, shape, period, **attrs):
@@ -178,8 +196,9 @@ def _pos_weighted(name, shape, period, **attrs):
         more = [rng.uniform(0.0, 2.0, shape[0])] if attrs.get("weighted") else []
         return [*_binary_pair(rng, shape), rng.uniform(0.2, 4.0, period), *more]
 
-    return OpCase("bce_with_logits", f"pos-weight-{name}", inputs, {"pos_weighted": 1, **attrs}, torch=_twin(_bce),
-                  wrt=(0, 1))
+    return OpCase(
+        "bce_with_logits", f"pos-weight-{name}", inputs, {"pos_weighted": 1, **attrs}, torch=_twin(_bce), wrt=(0, 1)
+    )
 
 
 def _quantiles(name, shape, target, quantiles, **attrs):
@@ -212,11 +231,21 @@ CASES = [
     *_option("kl_div", _log_distribution_pair, _kl, "log-target", {"log_target": 1}),
     *_option("kl_div", _log_distribution_pair, _kl, "log-target-batchmean", {"log_target": 1, "reduction": 3}),
     # A probability of zero adds nothing; its derivative by the target is infinite, and left out.
-    OpCase("kl_div", "zero-target", lambda rng: [-rng.uniform(0, 2, (3, 4)), rng.integers(0, 2, (3, 4)) / 2.0],
-           torch=_twin(_kl), wrt=(0,)),
+    OpCase(
+        "kl_div",
+        "zero-target",
+        lambda rng: [-rng.uniform(0, 2, (3, 4)), rng.integers(0, 2, (3, 4)) / 2.0],
+        torch=_twin(_kl),
+        wrt=(0,),
+    ),
     OpCase("bce_with_logits", "far", lambda rng: [_FAR.copy(), np.zeros_like(_FAR)], torch=_twin(_bce)),
-    OpCase("bce_with_logits", "far-ones", lambda rng: [_FAR.copy(), np.ones_like(_FAR)], {"reduction": 0},
-           torch=_twin(_bce)),
+    OpCase(
+        "bce_with_logits",
+        "far-ones",
+        lambda rng: [_FAR.copy(), np.ones_like(_FAR)],
+        {"reduction": 0},
+        torch=_twin(_bce),
+    ),
     _pos_weighted("columns", (5, 3), 3),
     _pos_weighted("columns-weighted", (5, 3), 3, weighted=1),
     _pos_weighted("columns-none", (3, 17), 17, reduction=0, weighted=1),

@@ -59,8 +59,13 @@ def _torch(op):
             return x.clone()
         if x.ndim == 0:
             return x.clone()
-        function = {"sum": torch.sum, "mean": torch.mean, "max": torch.amax, "min": torch.amin,
-                    "logsumexp": torch.logsumexp}[op]
+        function = {
+            "sum": torch.sum,
+            "mean": torch.mean,
+            "max": torch.amax,
+            "min": torch.amin,
+            "logsumexp": torch.logsumexp,
+        }[op]
         return function(x, dims, keepdim=bool(keepdim))
 
     return run
@@ -82,10 +87,23 @@ def _cases():
             yield OpCase(op, "long-row", peaked(op, 1, 1, 4200), {"dims": [1]}, torch=_torch(op), rows=True)
             yield OpCase(op, "tall", peaked(op, 0, 1401, 3), {"dims": [0]}, torch=_torch(op))
             yield OpCase(op, "wide", peaked(op, 0, 2, 600), {"dims": [0]}, torch=_torch(op))
-        yield OpCase(op, "tails", make(2, 3), {"dims": [1]}, torch=_torch(op), rows=True,
-                     sizes=lambda rng, n, make=make: make(2, n)(rng))
-        yield OpCase(op, "column-tails", make(3, 2), {"dims": [0]}, torch=_torch(op),
-                     sizes=lambda rng, n, make=make: make(3, n)(rng))
+        yield OpCase(
+            op,
+            "tails",
+            make(2, 3),
+            {"dims": [1]},
+            torch=_torch(op),
+            rows=True,
+            sizes=lambda rng, n, make=make: make(2, n)(rng),
+        )
+        yield OpCase(
+            op,
+            "column-tails",
+            make(3, 2),
+            {"dims": [0]},
+            torch=_torch(op),
+            sizes=lambda rng, n, make=make: make(3, n)(rng),
+        )
     # Two equal extremes in each group: central differences give each half the gradient, as equal shares do.
     for op, sign in (("max", 1), ("min", -1)):
         tied = sign * np.array([[3.0, 1, 3], [0, 2, 2], [5, 5, -1]])

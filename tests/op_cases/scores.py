@@ -28,15 +28,46 @@ def _logits(shape, target_shape):
 
 
 CASES = [
-    *(OpCase("top_k_correct", f"{rows}x{classes}-{k}", _labelled(rows, classes), {"k": k}, torch=_top_k, grad=False,
-             rows=True, row_inputs=(0, 1))
-      for rows, classes, k in ((9, 5, 1), (20, 7, 3), (1, 1, 1), (17, 33, 5), (0, 4, 2), (6, 3, 3))),
-    OpCase("top_k_correct", "default", _labelled(11, 4), torch=_top_k, grad=False, rows=True, row_inputs=(0, 1),
-           sizes=lambda rng, n: _labelled(6, n)(rng)),
-    *(OpCase("binary_correct", name, _logits(a, b), attrs, torch=_binary, grad=False, rows=True, row_inputs=(0, 1))
-      for name, a, b, attrs in (("vector", (21,), (21,), {}), ("columns", (9, 1), (9, 1), {}),
-                                ("mixed", (5, 1), (5,), {}),
-                                ("threshold", (30,), (30,), {"threshold": 0.7}), ("empty", (0,), (0,), {}))),
-    OpCase("binary_correct", "integers", lambda rng: [rng.standard_normal(8), np.array([0, 1, 1, 0, 1, 0, 0, 1])],
-           torch=_binary, grad=False, rows=True, row_inputs=(0, 1)),
+    *(
+        OpCase(
+            "top_k_correct",
+            f"{rows}x{classes}-{k}",
+            _labelled(rows, classes),
+            {"k": k},
+            torch=_top_k,
+            grad=False,
+            rows=True,
+            row_inputs=(0, 1),
+        )
+        for rows, classes, k in ((9, 5, 1), (20, 7, 3), (1, 1, 1), (17, 33, 5), (0, 4, 2), (6, 3, 3))
+    ),
+    OpCase(
+        "top_k_correct",
+        "default",
+        _labelled(11, 4),
+        torch=_top_k,
+        grad=False,
+        rows=True,
+        row_inputs=(0, 1),
+        sizes=lambda rng, n: _labelled(6, n)(rng),
+    ),
+    *(
+        OpCase("binary_correct", name, _logits(a, b), attrs, torch=_binary, grad=False, rows=True, row_inputs=(0, 1))
+        for name, a, b, attrs in (
+            ("vector", (21,), (21,), {}),
+            ("columns", (9, 1), (9, 1), {}),
+            ("mixed", (5, 1), (5,), {}),
+            ("threshold", (30,), (30,), {"threshold": 0.7}),
+            ("empty", (0,), (0,), {}),
+        )
+    ),
+    OpCase(
+        "binary_correct",
+        "integers",
+        lambda rng: [rng.standard_normal(8), np.array([0, 1, 1, 0, 1, 0, 0, 1])],
+        torch=_binary,
+        grad=False,
+        rows=True,
+        row_inputs=(0, 1),
+    ),
 ]

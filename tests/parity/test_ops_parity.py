@@ -23,8 +23,10 @@ def torch_results(case, arrays, directions, dtype):
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
     gradients = []
     if case.grad:
-        loss = sum((outputs[k] * torch.from_numpy(np.asarray(d, dtype))).sum()
-                   for k, d in zip(case.outputs, directions, strict=True))
+        loss = sum(
+            (outputs[k] * torch.from_numpy(np.asarray(d, dtype))).sum()
+            for k, d in zip(case.outputs, directions, strict=True)
+        )
         found = torch.autograd.grad(loss, [tensors[i] for i in wrt], allow_unused=True)
         for i, g in zip(wrt, found, strict=True):
             g = torch.zeros_like(tensors[i]) if g is None else g
@@ -47,4 +49,5 @@ def test_same_as_torch(case, dtype):
         assert excess(got, wanted, rtol, atol) <= 1, f"{case}: output {k} in {dtype}"
     for i, got, wanted in zip(case.differentiated(arrays), gradients, wanted_gradients, strict=False):
         assert excess(got, wanted, GRADIENT_FACTOR * rtol, GRADIENT_FACTOR * atol) <= 1, (
-            f"{case}: gradient of input {i} in {dtype}")
+            f"{case}: gradient of input {i} in {dtype}"
+        )

@@ -43,9 +43,7 @@ PAIRS = [
     (optim.Adagrad(), lambda p: torch.optim.Adagrad(p)),
     (
         optim.Adagrad(0.1, lr_decay=0.05, weight_decay=0.1, initial_accumulator_value=0.2, eps=1e-6),
-        lambda p: torch.optim.Adagrad(
-            p, 0.1, lr_decay=0.05, weight_decay=0.1, initial_accumulator_value=0.2, eps=1e-6
-        ),
+        lambda p: torch.optim.Adagrad(p, 0.1, lr_decay=0.05, weight_decay=0.1, initial_accumulator_value=0.2, eps=1e-6),
     ),
 ]
 

@@ -131,10 +131,9 @@ class NumpyMLP:
 
         The moments are kept without their factors (1 - beta), which move into the step size: two passes fewer.
         """
-        beta1, beta2, eps = 0.9, 0.999, 1e-8
-        root = np.sqrt((1 - beta2**self._steps) / (1 - beta2))
-        rate = np.float32(self._lr * root * (1 - beta1) / (1 - beta1**self._steps))
-        eps, beta1, beta2 = np.float32(eps * root), np.float32(beta1), np.float32(beta2)
+        root = np.sqrt((1 - 0.999**self._steps) / (1 - 0.999))
+        rate = np.float32(self._lr * root * (1 - 0.9) / (1 - 0.9**self._steps))
+        eps, beta1, beta2 = np.float32(1e-8 * root), np.float32(0.9), np.float32(0.999)
         for piece in self._pieces():
             g, m, v = self._grads[piece], self._m[piece], self._v[piece]
             t = self._scratch[: len(g)]

@@ -10,7 +10,7 @@ class _Run:
     def __init__(self, case, data):
         widths = case["layers"]
         activation = nn.ReLU if case["activation"] == "relu" else nn.Tanh
-        layers = [nn.Linear(widths[0], widths[1])]
+        layers: list[nn.Module] = [nn.Linear(widths[0], widths[1])]
         for i, o in pairwise(widths[1:]):
             layers += [activation(), nn.Linear(i, o)]
         self.model = nn.Sequential(*layers)

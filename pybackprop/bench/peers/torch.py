@@ -12,7 +12,7 @@ class Run:
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
         widths = case["layers"]
         activation = torch.nn.ReLU if case["activation"] == "relu" else torch.nn.Tanh
-        layers = []
+        layers: list[torch.nn.Module] = []
         for k, (i, o) in enumerate(pairwise(widths)):
             linear = torch.nn.Linear(i, o)
             with torch.no_grad():
