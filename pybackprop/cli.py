@@ -122,6 +122,14 @@ def _check_writable(path: str) -> None:
         raise ValueError(f"{path} cannot be written.")
 
 
+def _check_distinct(read: dict[str, str], written: dict[str, str]) -> None:
+    """Refuse to write one file of a command over another one of it."""
+    seen = {os.path.realpath(path): what for what, path in read.items()}
+    for what, path in written.items():
+        if (other := seen.setdefault(os.path.realpath(path), what)) != what:
+            raise ValueError(f"{path} is both {other} and {what}: give one of them another name.")
+
+
 def _demo(options: argparse.Namespace) -> int:
     _check_writable(options.out)
     from .demo import run
@@ -132,6 +140,7 @@ def _demo(options: argparse.Namespace) -> int:
 
 def _train(options: argparse.Namespace) -> int:
     curve = options.curve or os.path.splitext(options.out)[0] + ".png"
+    _check_distinct({"the table": options.table}, {"the model": options.out, "the learning curve": curve})
     _check_writable(options.out)
     _check_writable(curve)
     from .tabular import TabularModel
@@ -156,6 +165,7 @@ def _train(options: argparse.Namespace) -> int:
 def _predict(options: argparse.Namespace) -> int:
     stem = os.path.basename(options.table).removesuffix(".gz")
     out = options.out or os.path.splitext(stem)[0] + ".predictions.csv"
+    _check_distinct({"the model": options.model, "the table": options.table}, {"the predictions": out})
     _check_writable(out)
     from .tabular import TabularModel
 

@@ -162,3 +162,14 @@ def test_the_demo_learns_and_agrees_with_numpy(capsys, folder):
     assert result["difference"] < 0.01
     assert "test accuracy" in out and "NumPy" in out and "times as long" in out
     assert (folder / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_no_file_of_a_command_is_written_over_another(tmp_path, capsys):
+    table = tmp_path / "t.csv"
+    table.write_text("a,y\n" + "".join(f"{i},{i}\n" for i in range(40)))
+    before = table.read_bytes()
+    assert cli.main(["train", str(table), "--target", "y", "--out", str(table)]) == 2
+    assert cli.main(["train", str(table), "--target", "y", "--out", str(tmp_path / "m.png")]) == 2
+    assert cli.main(["predict", str(tmp_path / "m"), str(table), "--out", str(table)]) == 2
+    assert capsys.readouterr().err.count("give one of them another name") == 3
+    assert table.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["t.csv"]

@@ -261,7 +261,7 @@ def test_a_killed_writer_leaves_a_whole_file(tmp_path):
     path = tmp_path / "f"
     rng = np.random.default_rng(0)
     for _ in range(20):
-        with subprocess.Popen([sys.executable, "-c", KILL, str(path)], stdout=subprocess.PIPE) as child:
+        with subprocess.Popen([sys.executable, "-P", "-c", KILL, str(path)], stdout=subprocess.PIPE) as child:
             child.stdout.readline()
             with pytest.raises(subprocess.TimeoutExpired):
                 child.wait(rng.uniform(0.05, 0.3))

@@ -727,3 +727,52 @@ def test_plot_without_matplotlib(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match=r"pip install \"pybackprop\[demo\]\""):
         pb.History().plot()
+
+
+class TestMetricsOfTargets:
+    def trainer(self, loss, outputs):
+        model = nn.Linear(2, outputs)
+        model.load_state_dict({"weight": np.zeros((outputs, 2)), "bias": np.zeros(outputs)})
+        return pb.Trainer(model, loss=loss, optimizer=optim.SGD(lr=0.0), metrics=["accuracy"], seed=0)
+
+    def test_equal_scores_count_the_first_class_for_labels_and_one_hot_rows(self):
+        X, y = np.zeros((4, 2), np.float32), np.array([0, 1, 2, 2])
+        trainer = self.trainer(nn.CrossEntropyLoss(), 3)
+        assert trainer.evaluate(X, y)["accuracy"] == 0.25
+        assert trainer.evaluate(X, np.eye(3)[y])["accuracy"] == 0.25
+
+    def test_labels_in_a_column(self):
+        trainer = self.trainer(nn.CrossEntropyLoss(), 3)
+        assert trainer.evaluate(np.zeros((4, 2), np.float32), np.array([[0], [1], [2], [2]]))["accuracy"] == 0.25
+
+    def test_several_yes_or_no_questions(self):
+        trainer = self.trainer(nn.BCEWithLogitsLoss(), 2)
+        Y = np.array([[0, 0], [0, 1], [1, 1], [1, 1]], np.float32)
+        assert trainer.evaluate(np.zeros((4, 2), np.float32), Y)["accuracy"] == 3 / 8
+
+
+def test_numbers_that_float32_cannot_hold_are_refused():
+    X, y = np.zeros((4, 2)), np.zeros(4)
+    X[3, 1] = 1e300
+    model = nn.Linear(2, 1)
+    trainer = pb.Trainer(model, loss=nn.MSELoss(), optimizer=optim.SGD(lr=0.1), seed=0)
+    before = model.state_dict()
+    with pytest.raises(ValueError, match=r"X holds 1e\+300 in row 3, more than float32 can hold"):
+        trainer.fit(X, y, verbose=0)
+    for weights in ([1e-46] * 4, [1, 1, 1, 1e39]):
+        with pytest.raises(ValueError, match="weight"):
+            trainer.fit(np.zeros((4, 2)), y, sample_weight=weights, verbose=0)
+    assert all((before[k] == v).all() for k, v in model.state_dict().items())
+
+
+def test_a_checkpoint_from_before_any_fit_can_be_fitted(tmp_path):
+    def new():
+        return pb.Trainer(nn.Linear(2, 1), loss=nn.MSELoss(), optimizer=optim.SGD(lr=0.1), seed=0)
+
+    X, y = np.ones((4, 2), np.float32), np.ones(4, np.float32)
+    first = new()
+    first.step(X, y)
+    first.save_checkpoint(tmp_path / "c")
+    second = new()
+    second.load_checkpoint(tmp_path / "c")
+    assert len(second.fit(X, y, epochs=2, verbose=0).history["loss"]) == 2

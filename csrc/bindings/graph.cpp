@@ -215,6 +215,8 @@ void bind_graph(py::module_& m) {
           "Add an op written in Python.")
       .def("assign", &Graph::assign, py::arg("target"), py::arg("value"),
            "After a successful training step the buffer takes the value's contents.")
+      .def("latest", &Graph::latest, py::arg("target"),
+           "The value assigned to a buffer so far, else the buffer itself.")
       .def("increment", &Graph::increment, py::arg("target"),
            "After a successful training step the counter goes up by one.")
       .def(

@@ -75,6 +75,7 @@ py::tuple run(Program& program, const py::tuple& inputs, uint64_t seed, uint64_t
     py::gil_scoped_release release;
     took_part = b.run(threads);
   } catch (const HostError&) {
+    if (!PyErr_Occurred()) PyErr_SetString(PyExc_RuntimeError, "an op of the host failed");
     throw py::error_already_set();
   }
   program.threads_used = took_part;

@@ -1,6 +1,8 @@
 // Stepper: training steps.
 #include "../core/stepper.h"
 
+#include <thread>
+
 #include "results.h"
 
 namespace pbp {
@@ -8,43 +10,59 @@ namespace {
 
 using Hyper = std::vector<std::map<std::string, double>>;
 
-// The lock is taken without the GIL, so that a step waiting for another one never blocks Python.
-std::unique_lock<std::mutex> lock(Stepper& s) {
-  std::unique_lock<std::mutex> guard(s.mutex, std::try_to_lock);
-  if (!guard.owns_lock()) {
-    py::gil_scoped_release release;
-    guard.lock();
+// The stepper for this call. The lock is taken without the GIL, so that a step waiting for another one never blocks
+// Python. A step that is called from inside itself (by an op written in Python) would wait for ever and is refused.
+class Guard {
+ public:
+  explicit Guard(Stepper& s) : stepper_(s), lock_(s.mutex, std::defer_lock) {
+    if (s.owner.load() == std::this_thread::get_id())
+      throw ValueError("this training step is running: it cannot be used from inside its own ops");
+    if (!lock_.try_lock()) {
+      py::gil_scoped_release release;
+      lock_.lock();
+    }
+    s.owner = std::this_thread::get_id();
   }
-  return guard;
-}
+  ~Guard() { stepper_.owner = std::thread::id(); }
+
+ private:
+  Stepper& stepper_;
+  std::unique_lock<std::mutex> lock_;
+};
 
 template <class F>
-auto without_gil(F f) {
+auto without_gil(Stepper& s, F f) {
   try {
     py::gil_scoped_release release;
-    return f();
+    s.failed = true;  // until f returns
+    auto result = f();
+    s.failed = false;
+    return result;
   } catch (const HostError&) {
+    if (!PyErr_Occurred()) PyErr_SetString(PyExc_RuntimeError, "the feeder failed");
     throw py::error_already_set();
   }
 }
 
 double backward(Stepper& s, const std::shared_ptr<Program>& program, const py::tuple& inputs) {
-  auto guard = lock(s);
+  const Guard guard(s);
+  s.failed = false;
   Binding& b = s.prepare(program);
   fill_inputs(*program, b, inputs);
-  return without_gil([&] { return s.backward(b); });
+  return without_gil(s, [&] { return s.backward(b); });
 }
 
 double step(Stepper& s, const std::shared_ptr<Program>& program, const py::tuple& inputs, double lr) {
-  auto guard = lock(s);
+  const Guard guard(s);
+  s.failed = false;
   Binding& b = s.prepare(program);
   fill_inputs(*program, b, inputs);
-  return without_gil([&] { return s.step(b, lr); });
+  return without_gil(s, [&] { return s.step(b, lr); });
 }
 
 void update(Stepper& s, double lr) {
-  auto guard = lock(s);
-  without_gil([&] {
+  const Guard guard(s);
+  without_gil(s, [&] {
     s.update(lr);
     return 0;
   });
@@ -57,13 +75,17 @@ int64_t run(Stepper& s, const std::shared_ptr<Program>& program, const py::capsu
     throw TypeError("run expects a feeder capsule");
   const auto* f = static_cast<const pbp_feeder*>(feeder.get_pointer());
   const Plan& plan = *program->plan;
+  for (const Operand& o : plan.inputs)
+    if (o.view.rank() && o.view.dim(0) != batch_rows)
+      throw ValueError("run feeds " + std::to_string(batch_rows) + " rows a batch, but an input of the program has " +
+                       std::to_string(o.view.dim(0)));
   for (const Operand& o : plan.outputs)
     if (o.view.count() != 1) throw ValueError("run expects a program whose outputs are scalars");
   if (lrs.size() < batches) throw ValueError("lrs expects one learning rate a batch");
   if (results.ndim() != 2 || results.shape(0) < batches || results.shape(1) != int64_t(plan.outputs.size()))
     throw ValueError("results expects shape (batches, outputs)");
   if (batches <= 0) return 0;
-  auto guard = lock(s);
+  const Guard guard(s);
   Binding& b = s.prepare(program);
   const double* lr = lrs.data();
   double* to = results.mutable_data();
@@ -77,9 +99,25 @@ int64_t run(Stepper& s, const std::shared_ptr<Program>& program, const py::capsu
       }
     } locked{f};
     const pbp_feeder with_gil{&Locked::fill, &locked, 0};
-    return without_gil([&] { return s.run(b, with_gil, first_row, batch_rows, batches, lr, seconds, to); });
+    return without_gil(s, [&] { return s.run(b, with_gil, first_row, batch_rows, batches, lr, seconds, to); });
   }
-  return without_gil([&] { return s.run(b, *f, first_row, batch_rows, batches, lr, seconds, to); });
+  return without_gil(s, [&] { return s.run(b, *f, first_row, batch_rows, batches, lr, seconds, to); });
+}
+
+template <class T>
+void set(Stepper& s, T& member, T value) {
+  const Guard guard(s);
+  member = value;
+}
+
+void zero_grad(Stepper& s) {
+  const Guard guard(s);
+  s.zero_grad();
+}
+
+void set_hyper(Stepper& s, const Hyper& hyper) {
+  const Guard guard(s);
+  s.set_hyper(hyper);
 }
 
 py::object read_dense(const Stepper& s, size_t k, const void* from, double scale) {
@@ -91,7 +129,7 @@ py::object read_dense(const Stepper& s, size_t k, const void* from, double scale
 }
 
 py::list grads(Stepper& s) {
-  auto guard = lock(s);
+  const Guard guard(s);
   if (!s.last()) throw ValueError("grads was called before any backward");
   py::list list;
   for (size_t k = 0; k < s.params().size(); ++k) {
@@ -111,13 +149,13 @@ py::list grads(Stepper& s) {
 }
 
 py::list outputs(Stepper& s) {
-  auto guard = lock(s);
+  const Guard guard(s);
   if (!s.last()) throw ValueError("outputs was called before any step");
   return read_outputs(*s.last());
 }
 
 py::dict state(Stepper& s) {
-  auto guard = lock(s);
+  const Guard guard(s);
   py::dict d;
   for (size_t i = 0; s.rule().states[i]; ++i) {
     py::list list;
@@ -128,7 +166,7 @@ py::dict state(Stepper& s) {
 }
 
 void load_state(Stepper& s, const py::dict& d) {
-  auto guard = lock(s);
+  const Guard guard(s);
   std::vector<std::vector<py::array>> all;
   for (size_t i = 0; s.rule().states[i]; ++i) {
     const char* name = s.rule().states[i];
@@ -175,13 +213,21 @@ void bind_stepper(py::module_& m) {
            "Many batches in one call; returns how many were done.")
       .def("outputs", &outputs, "The program's outputs at the last backward.")
       .def("grads", &grads, "Gradients aligned with the parameters; (rows, values) where they are row-sparse.")
-      .def("zero_grad", &Stepper::zero_grad, "Forget a begun accumulation.")
-      .def("set_hyper", &Stepper::set_hyper, py::arg("hyper"), "New numbers for every group, from the next update on.")
+      .def("zero_grad", &zero_grad, "Forget all gradients and a begun accumulation.")
+      .def("set_hyper", &set_hyper, py::arg("hyper"), "New numbers for every group, from the next update on.")
       .def("state", &state, "Optimizer state: name -> arrays aligned with the parameters.")
       .def("load_state", &load_state, py::arg("state"))
-      .def_readwrite("steps", &Stepper::steps, "Updates done.")
-      .def_readwrite("micro", &Stepper::micro, "Batches in the accumulation that has begun.")
-      .def_readwrite("seed", &Stepper::seed)
+      .def_property(
+          "steps", [](const Stepper& s) { return s.steps; }, [](Stepper& s, int64_t v) { set(s, s.steps, v); },
+          "Updates done.")
+      .def_property(
+          "micro", [](const Stepper& s) { return s.micro; }, [](Stepper& s, int64_t v) { set(s, s.micro, v); },
+          "Batches in the accumulation that has begun.")
+      .def_property(
+          "seed", [](const Stepper& s) { return s.seed; }, [](Stepper& s, uint64_t v) { set(s, s.seed, v); })
+      .def_property_readonly(
+          "failed", [](const Stepper& s) { return s.failed; },
+          "Whether the last call failed after its inputs had been accepted.")
       .def_readonly("threads_used", &Stepper::threads_used, "Threads that took part in the last run.");
 }
 

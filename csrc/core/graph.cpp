@@ -125,6 +125,7 @@ std::vector<int> Graph::node(const std::string& op, const std::vector<int>& in, 
       throw ValueError(prefix + "unknown option " + a.name + (known.empty() ? "; it has none" : "; it has " + known));
     }
   n.keep_out.resize(impl.out.size(), 0);
+  n.constant_out.resize(impl.out.size(), 0);
   for (const Value& o : impl.out)
     if (o.shape.rank > kMaxRank) throw ValueError(prefix + "a result has more than 8 dimensions");
   for (size_t k = 0; k < impl.out.size(); ++k) {
@@ -152,6 +153,7 @@ std::vector<int> Graph::host_node(std::shared_ptr<HostOp> op, const std::vector<
   n.any_layout.assign(in.size(), 0);
   n.sparse.assign(in.size(), 0);
   n.keep_out.assign(shapes.size(), 1);
+  n.constant_out.assign(shapes.size(), 0);
   for (size_t k = 0; k < shapes.size(); ++k) {
     Value v;
     v.dtype = dtype;
@@ -165,16 +167,30 @@ std::vector<int> Graph::host_node(std::shared_ptr<HostOp> op, const std::vector<
 }
 
 void Graph::assign(int target, int v) {
-  const Value& t = value(target);
-  if (t.kind != Kind::param || t.dtype != dtype || !t.shape.same(value(v).shape))
-    throw ValueError("assign expects a buffer and a value of its shape, got " + describe(target) + " of shape " +
-                     to_text(t.shape) + " and a value of shape " + to_text(value(v).shape));
+  const Value &t = value(target), &x = value(v);
+  if (t.kind != Kind::param || t.dtype != dtype || x.dtype != dtype || t.param->layout != Layout::dense ||
+      !t.shape.same(x.shape))
+    throw ValueError("assign expects a dense buffer and a value of its dtype and shape, got " + describe(target) +
+                     " of shape " + to_text(t.shape) + " and a value of shape " + to_text(x.shape));
+  for (Assignment& a : assignments)
+    if (a.target == target) {
+      a.value = v;
+      return;
+    }
   assignments.push_back({target, v});
+}
+
+int Graph::latest(int target) const {
+  for (const Assignment& a : assignments)
+    if (a.target == target && a.value >= 0) return a.value;
+  value(target);
+  return target;
 }
 
 void Graph::increment(int target) {
   const Value& t = value(target);
-  if (t.kind != Kind::param || t.dtype != DType::i64) throw ValueError("increment expects an integer buffer");
+  if (t.kind != Kind::param || t.dtype != DType::i64 || t.shape.count() != 1)
+    throw ValueError("increment expects an integer buffer of one element");
   assignments.push_back({target, -1});
 }
 

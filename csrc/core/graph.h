@@ -65,7 +65,7 @@ struct Node {
   };
   std::shared_ptr<PlanBytes> plan;
   size_t plan_size = 0;
-  std::vector<uint8_t> keep_in, keep_out, no_gradient, accumulates, any_layout, sparse;
+  std::vector<uint8_t> keep_in, keep_out, no_gradient, constant_out, accumulates, any_layout, sparse;
   std::vector<Saved> saved;
   std::vector<Phase> phases[2];
   int64_t scratch[2] = {0, 0}, local[2] = {0, 0};
@@ -78,6 +78,7 @@ struct IntRange {
   int input;  // number of the graph input
   int64_t low, high, exempt;
   std::string what, where;
+  int node;  // that reads it
 };
 
 struct Constant {
@@ -100,6 +101,7 @@ class Graph {
   std::vector<int> host_node(std::shared_ptr<HostOp> op, const std::vector<int>& in, const std::vector<Shape>& shapes,
                              const std::string& where);
   void assign(int target, int value);
+  int latest(int target) const;  // the value assigned to a buffer so far, else the buffer itself
   void increment(int target);
 
   const Value& value(int v) const;

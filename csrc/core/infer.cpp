@@ -121,7 +121,7 @@ bool Infer::expect_int(int i, int64_t low, int64_t high, const char* what, int64
         return fail("%s must be from %lld to %lld, got %lld", what, (long long)low, (long long)high - 1,
                     (long long)ids[k]);
   } else if (source.kind == Kind::input) {
-    g.ranges.push_back({source.index, low, high, exempt, what, p_->node.where});
+    g.ranges.push_back({source.index, low, high, exempt, what, p_->node.where, int(g.nodes.size())});
   } else {
     return fail("%s must be an input or a constant, but %s is a parameter", what, who(i));
   }
@@ -151,6 +151,10 @@ int Infer::save_ints(const Shape& s) {
   return int(p_->node.saved.size()) - 1;
 }
 void Infer::no_gradient(int i) { p_->node.no_gradient.at(size_t(i)) = 1; }
+void Infer::constant_out(int i) {
+  if (p_->node.constant_out.size() <= size_t(i)) p_->node.constant_out.resize(size_t(i) + 1);
+  p_->node.constant_out[size_t(i)] = 1;
+}
 void Infer::accumulates(int i) { p_->node.accumulates.at(size_t(i)) = 1; }
 void Infer::any_layout(int i) { p_->node.any_layout.at(size_t(i)) = 1; }
 void Infer::sparse_gradient(int i) { p_->node.sparse.at(size_t(i)) = 1; }

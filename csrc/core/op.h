@@ -169,6 +169,7 @@ class Infer {
   int save(const Shape&);       // a buffer of T, index into ctx.saved
   int save_ints(const Shape&);  // a buffer of int64_t
   void no_gradient(int i);      // input i never gets a gradient (labels, ids, running statistics)
+  void constant_out(int i);     // output i is taken as a constant by backward (new running statistics)
   void accumulates(int i);      // backward can add to d_in[i] at no cost (see NodeCtx::add)
   void any_layout(int i);  // input i, and its gradient, may be a view with any strides (a transposed, padded weight)
   void sparse_gradient(int i);  // the gradient of parameter i is rows: see SparseRows

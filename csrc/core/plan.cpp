@@ -84,6 +84,7 @@ struct Plan::Builder {
           consumer[size_t(v)] = int(i);
         }
     for (int v : roots()) uses[size_t(v)] += 2;  // somebody outside looks at it
+    for (int v : wrt) uses[size_t(v)] += 2;      // or at its gradient
     for (size_t i = 0; i < nodes.size(); ++i) {
       Node& n = nodes[i];
       if (!live[i] || !n.op || !n.op->absorb || n.out.size() != 1) continue;
@@ -250,8 +251,9 @@ struct Plan::Builder {
       if (live[i])
         for (size_t k = 0; k < nodes[i].in.size(); ++k)
           if (carries(nodes[i], k))
-            for (int v : nodes[i].out) wanted[size_t(v)] = 1;
-    reached[size_t(loss)] = 1;
+            for (size_t j = 0; j < nodes[i].out.size(); ++j)
+              if (!nodes[i].constant_out[j]) wanted[size_t(nodes[i].out[j])] = 1;
+    reached[size_t(loss)] = wanted[size_t(loss)];
     for (size_t i = nodes.size(); i-- > 0;)
       if (live[i] && reached_node(nodes[i]))
         for (size_t k = 0; k < nodes[i].in.size(); ++k)
@@ -298,6 +300,12 @@ struct Plan::Builder {
       }
       w.gradient = gradient_operand(v);
       plan.wrt.push_back(w);
+      if (v == loss) {
+        Operand one;
+        one.buffer = plan.one;
+        one.view = dense_view(x.shape);
+        copy_item("_copy", one, w.gradient, "gradient of the loss itself");
+      }
       if (!reached[size_t(v)]) {
         // A padded span is cleared as a whole when it is allocated; only the logical elements are written here.
         copy_item("_zero", Operand{}, w.gradient, "gradient of " + graph.describe(v));
@@ -313,6 +321,7 @@ struct Plan::Builder {
 
   void backward_alias(const Node& n) {
     const int v = n.in[0], y = n.out[0];
+    if (value(v).kind == Kind::param && value(v).param->sparse) throw ValueError(not_an_embedding(v, n));
     Operand from = gradient_operand(y);
     from.view = dense_view(value(v).shape);
     if (contributions[size_t(v)] == 1 && gradient_of[size_t(v)] < 0) {
@@ -324,11 +333,14 @@ struct Plan::Builder {
     copy_item(first ? "_copy" : "_accumulate", from, gradient_operand(v), label(n) + " backward");
   }
 
+  std::string not_an_embedding(int v, const Node& n) const {
+    return graph.describe(v) + " has row-sparse gradients and can only be read by an embedding, not by " + label(n) +
+           ": construct it with sparse=False";
+  }
+
   int sparse_slot(int v, const Node& n, size_t k) {
     const Value& x = value(v);
-    if (!n.sparse[k])
-      throw ValueError(graph.describe(v) + " has row-sparse gradients and can only be read by an embedding, not by " +
-                       label(n) + ": construct it with sparse=False");
+    if (!n.sparse[k]) throw ValueError(not_an_embedding(v, n));
     if (received[size_t(v)]++)
       throw ValueError(graph.describe(v) +
                        " has row-sparse gradients and is read twice in one step: construct it with sparse=False");
@@ -567,10 +579,10 @@ struct Plan::Builder {
     plan.dtype = graph.dtype;
     plan.isa = graph.level->name;
     plan.constants = graph.constants;
-    plan.ranges = graph.ranges;
     for (int v : outputs) graph.value(v);
     for (int v : wrt) graph.value(v);
     for (int v : keep) graph.value(v);
+    if (loss >= 0) graph.value(loss);
     const size_t n = graph.values.size();
     buffer_of.assign(n, -1);
     dense_of.assign(n, -1);
@@ -580,6 +592,8 @@ struct Plan::Builder {
     wanted.assign(n, 0);
     reached.assign(n, 0);
     find_live();
+    for (const IntRange& r : graph.ranges)
+      if (live[size_t(r.node)]) plan.ranges.push_back(r);
     absorb();
     saved_of.resize(nodes.size());
 
@@ -592,15 +606,13 @@ struct Plan::Builder {
       if (live[i]) forward_item(int(i));
 
     if (loss >= 0) {
-      graph.value(loss);
       find_gradients();
-      // The gradient of the loss itself is one, written when a program is bound.
-      if (gradient_of[size_t(loss)] < 0) {
-        gradient_of[size_t(loss)] = arena(value(loss).shape, plan.dtype);
-        plan.one = gradient_of[size_t(loss)];
-        plan.buffers[size_t(plan.one)].persistent = true;
-      }
+      // The gradient of the loss itself is one, written before every run.
+      plan.one = arena(value(loss).shape, plan.dtype);
+      plan.buffers[size_t(plan.one)].persistent = true;
+      if (wrt_number(loss) < 0) gradient_of[size_t(loss)] = plan.one;
       prepare_wrt();
+      gradient_of[size_t(loss)] = plan.one;
       for (size_t i = nodes.size(); i-- > 0;)
         if (live[i] && reached_node(nodes[i])) backward_item(int(i));
       for (const Assignment& a : graph.assignments) {

@@ -23,9 +23,13 @@ void set_one(DType t, void* at) {
 
 }  // namespace
 
-void Binding::bind(const std::shared_ptr<Block>& arena, const std::vector<char*>& gradients, int threads) {
+void Binding::grow(int threads) {
   if (threads > threads_ && plan_->local_bytes) local_ = std::make_unique<Block>(plan_->local_bytes * threads);
   threads_ = std::max(threads, threads_);
+}
+
+void Binding::bind(const std::shared_ptr<Block>& arena, const std::vector<char*>& gradients, int threads) {
+  grow(threads);
   if (arena == arena_ && gradients == gradients_ && epoch_ == storage_epoch()) return;
   arena_ = arena;
   gradients_ = gradients;

@@ -19,6 +19,8 @@ class Binding {
   // Resolves every address again if the arena, the gradients or any parameter moved. gradients[k]: where the k-th
   // wanted parameter's gradient goes (null for others).
   void bind(const std::shared_ptr<Block>& arena, const std::vector<char*>& gradients, int threads);
+  void grow(int threads);                                          // private memory for so many threads; addresses stay
+  void release() { arena_.reset(); }                               // gives the arena back; the next bind resolves again
   void rebind(int threads) { bind(arena_, gradients_, threads); }  // only if parameters moved or the team grew
 
   bool bound_to(const Block* arena) const { return arena_.get() == arena; }

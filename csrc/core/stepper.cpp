@@ -46,6 +46,9 @@ Stepper::Stepper(StepperOptions options, std::vector<ParamPtr> params, std::vect
     if (g < 0 || size_t(g) >= hyper.size()) throw ValueError("a parameter's group is out of range");
   if (options_.accumulate < 1)
     throw ValueError("accumulate must be at least 1, got " + std::to_string(options_.accumulate));
+  for (size_t k = 0; k < params_.size(); ++k)
+    if (std::find(params_.begin(), params_.begin() + int64_t(k), params_[k]) != params_.begin() + int64_t(k))
+      throw ValueError("a parameter is given twice");
   for (const ParamPtr& p : params_) {
     if (p->dtype != dtype_ || p->dtype == DType::i64)
       throw TypeError("the parameters of one optimizer must all be float32 or all float64");
@@ -119,9 +122,12 @@ void* Stepper::state(size_t s, size_t k) const {
   return states_[s]->data() + offsets_[k];
 }
 
-double Stepper::gradient_scale() const { return options_.accumulate > 1 && micro > 0 ? 1.0 / double(micro) : 1.0; }
+double Stepper::gradient_scale() const { return summed_ > 0 ? 1.0 / double(summed_) : 1.0; }
 
-void Stepper::zero_grad() { micro = 0; }
+void Stepper::zero_grad() {
+  micro = summed_ = rows_done_ = 0;
+  last_ = nullptr;
+}
 
 // Parameters that lie side by side and share a group become one run of chunks, so the whole model is usually one sweep.
 void Stepper::bind_params() {
@@ -157,15 +163,18 @@ Binding& Stepper::prepare(const std::shared_ptr<Program>& program) {
   auto at = std::find_if(bound_.begin(), bound_.end(), [&](const Bound& b) { return b.program == program; });
   if (at == bound_.end()) {
     const Plan& plan = *program->plan;
-    bool ours = plan.wrt.size() == params_.size() && !plan.outputs.empty();
+    bool ours = plan.wrt.size() == params_.size() && !plan.outputs.empty() && plan.outputs[0].view.count() == 1 &&
+                plan.output_types[0] == plan.dtype;
     for (size_t k = 0; ours && k < params_.size(); ++k) ours = plan.wrt[k].param == params_[k];
     if (!ours)
-      throw ValueError("the program was not made for this stepper: its gradients are not those of the parameters");
+      throw ValueError(
+          "the program was not made for this stepper: its first output must be the loss, its gradients those of the "
+          "parameters");
     if (bound_.size() >= kBoundPrograms) {
       if (last_ == bound_.front().binding.get()) last_ = nullptr;
       bound_.erase(bound_.begin());
     }
-    bound_.push_back({program, std::make_unique<Binding>(program->plan)});
+    bound_.push_back({program, std::make_unique<Binding>(program->plan), {}});
     at = bound_.end() - 1;
   } else if (at + 1 != bound_.end()) {
     std::rotate(at, at + 1, bound_.end());
@@ -173,7 +182,12 @@ Binding& Stepper::prepare(const std::shared_ptr<Program>& program) {
   }
   Binding& b = *at->binding;
   const Plan& plan = *program->plan;
-  if (!arena_ || arena_->bytes() < plan.arena_bytes) arena_ = std::make_shared<Block>(plan.arena_bytes);
+  // Whatever the last run left in the arena is overwritten from here on.
+  if (last_ != &b) last_ = nullptr;
+  if (!arena_ || arena_->bytes() < plan.arena_bytes) {
+    for (Bound& other : bound_) other.binding->release();
+    arena_ = std::make_shared<Block>(plan.arena_bytes);
+  }
   bind_params();
   if (b.bound_to(arena_.get()) && last_program_ == program.get()) {
     b.rebind(1);
@@ -198,13 +212,12 @@ void Stepper::begin(Binding& b) {
   b.begin();
   b.state.seed = seed;
   b.state.step = uint64_t(steps);
-  const std::vector<Operand>& in = b.plan().inputs;
-  b.state.row0 = micro * (in.empty() || in[0].view.rank() == 0 ? 0 : in[0].view.dim(0));
+  b.state.row0 = rows_done_;
 }
 
 double Stepper::output(const Binding& b, size_t j) const {
   const void* at = b.address(b.plan().outputs[j]);
-  return dtype_ == DType::f32 ? double(*static_cast<const float*>(at)) : *static_cast<const double*>(at);
+  return b.plan().dtype == DType::f32 ? double(*static_cast<const float*>(at)) : *static_cast<const double*>(at);
 }
 
 void Stepper::prepare_numbers(double lr) {
@@ -268,7 +281,7 @@ void Stepper::commit(const Binding& b) {
     if (c.value.buffer < 0)
       ++*reinterpret_cast<int64_t*>(c.target->data());
     else
-      std::memcpy(c.target->data(), b.address(c.value), size_t(c.target->shape.count() * item_));
+      std::memcpy(c.target->data(), b.address(c.value), size_t(c.target->shape.count() * size_of(c.target->dtype)));
   }
 }
 
@@ -279,18 +292,25 @@ void Stepper::iteration(Binding& b, int thread, int threads, bool update) {
     accumulate(thread, threads);
     if (threads > 1) b.barrier.wait();
   }
-  if (update) apply(thread, threads, b.barrier, &b, 1.0 / options_.accumulate);
+  if (update) apply(thread, threads, b.barrier, &b, options_.accumulate > 1 ? 1.0 / double(micro + 1) : 1.0);
   if (thread == 0) commit(b);
 }
 
 void Stepper::finished_batch(const Binding& b, bool updated) {
   last_ = &b;
+  if (options_.accumulate > 1) summed_ = micro + 1;
   if (updated) {
-    micro = 0;
-    ++steps;
+    finished_update();
   } else if (options_.accumulate > 1) {
     ++micro;
+    const std::vector<Operand>& in = b.plan().inputs;
+    rows_done_ += in.empty() || in[0].view.rank() == 0 ? 0 : in[0].view.dim(0);
   }
+}
+
+void Stepper::finished_update() {
+  micro = rows_done_ = 0;
+  ++steps;
 }
 
 struct Stepper::Loop {
@@ -302,7 +322,8 @@ struct Stepper::Loop {
   const double* lrs;
   double until;
   double* results;
-  size_t recorded;  // outputs a batch leaves in `results`
+  size_t recorded;            // outputs a batch leaves in `results`
+  std::vector<void*> inputs;  // where the feeder writes
   int64_t done = 0;
   int64_t end = 0;                     // this region leaves before batch `end`
   const TeamChoice* choice = nullptr;  // leave as soon as the team drags, to be compared
@@ -311,10 +332,7 @@ struct Stepper::Loop {
   // Thread 0 alone.
   void open(int64_t i) {
     if (feeder) {
-      void* to[64];
-      const size_t n = std::min<size_t>(64, b.plan().inputs.size());
-      for (size_t k = 0; k < n; ++k) to[k] = b.input(int(k));
-      failed = feeder->fill(feeder->context, first + i * rows, rows, to) != 0;
+      failed = feeder->fill(feeder->context, first + i * rows, rows, inputs.data()) != 0;
       if (failed) return;
     }
     self.begin(b);
@@ -355,7 +373,7 @@ struct Stepper::Loop {
 void Stepper::run_loop(Loop& loop, TeamChoice& choice, bool many_steps) {
   const bool fixed = options_.threads > 0 || last_program_->forced_threads > 0;
   const int allowed = threads_for(last_program_, many_steps);
-  loop.b.rebind(allowed);
+  loop.b.grow(allowed);
   while (!loop.failed && !loop.stop && loop.done < loop.batches) {
     const bool measured = allowed > 1 && !fixed;
     const double begun = measured ? now() : 0;
@@ -375,7 +393,7 @@ void Stepper::run_loop(Loop& loop, TeamChoice& choice, bool many_steps) {
 double Stepper::backward(Binding& b) {
   begin(b);
   const int threads = threads_for(last_program_, false);
-  b.rebind(threads);
+  b.grow(threads);
   threads_used = b.run(threads);
   if (options_.accumulate > 1) accumulate(0, 1);
   commit(b);
@@ -385,7 +403,8 @@ double Stepper::backward(Binding& b) {
 
 void Stepper::update(double lr) {
   bind_params();
-  if (!last_) throw ValueError("update was called before any backward");
+  if (!(options_.accumulate > 1 ? summed_ > 0 : last_ != nullptr))
+    throw ValueError("update was called without gradients: call backward first");
   prepare_numbers(lr);
   struct Call {
     Stepper& self;
@@ -399,8 +418,7 @@ void Stepper::update(double lr) {
         c.self.apply(thread, n, c.barrier, c.self.last_, c.self.gradient_scale());
       },
       &call);
-  micro = 0;
-  ++steps;
+  finished_update();
 }
 
 double Stepper::step(Binding& b, double lr) {
@@ -410,7 +428,7 @@ double Stepper::step(Binding& b, double lr) {
     if (options_.accumulate == 1 || micro >= options_.accumulate) update(lr);
     return loss;
   }
-  Loop loop{*this, b, true, nullptr, 0, 0, 1, &lr, 0, result, 1};
+  Loop loop{*this, b, true, nullptr, 0, 0, 1, &lr, 0, result, 1, {}};
   run_loop(loop, bound_.back().choice, false);
   return result[0];
 }
@@ -418,7 +436,8 @@ double Stepper::step(Binding& b, double lr) {
 int64_t Stepper::run(Binding& b, const pbp_feeder& feeder, int64_t first, int64_t rows, int64_t batches,
                      const double* lrs, double seconds, double* results) {
   const double until = now() + seconds;
-  Loop loop{*this, b, true, &feeder, first, rows, batches, lrs, until, results, b.plan().outputs.size()};
+  Loop loop{*this, b, true, &feeder, first, rows, batches, lrs, until, results, b.plan().outputs.size(), {}};
+  for (size_t k = 0; k < b.plan().inputs.size(); ++k) loop.inputs.push_back(b.input(int(k)));
   if (b.plan().has_host) {
     // The host's ops need the calling thread between regions: one batch at a time.
     for (int64_t i = 0; i < batches && !loop.stop; ++i) {

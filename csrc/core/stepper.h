@@ -5,6 +5,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "feeder.h"
@@ -41,7 +42,7 @@ class Stepper {
               double seconds, double* results);
 
   void set_hyper(const std::vector<std::map<std::string, double>>& hyper);
-  void zero_grad();  // forgets a begun accumulation
+  void zero_grad();  // forgets all gradients and a begun accumulation
 
   const std::vector<ParamPtr>& params() const { return params_; }
   const RuleEntry& rule() const { return *rule_; }
@@ -55,6 +56,8 @@ class Stepper {
   uint64_t seed = 0;
   int threads_used = 0;
   std::mutex mutex;
+  std::atomic<std::thread::id> owner{};  // of the mutex
+  bool failed = false;                   // the last call failed after its inputs had been accepted
 
  private:
   struct Chunk {  // a piece of one group's parameters, contiguous in every span
@@ -78,6 +81,7 @@ class Stepper {
   void iteration(Binding& b, int thread, int threads, bool update);
   bool updates_now() const { return micro + 1 >= options_.accumulate; }
   void finished_batch(const Binding& b, bool updated);
+  void finished_update();
 
   const StepperOptions options_;
   const Level* level_;
@@ -92,7 +96,9 @@ class Stepper {
   int64_t span_ = 0;              // bytes of a span
   std::vector<int64_t> offsets_;  // of each dense parameter in a span; sparse ones lie apart
   std::unique_ptr<Block> grad_, sum_;
-  std::vector<std::unique_ptr<Block>> states_;                      // spans
+  int64_t summed_ = 0;                          // batches whose gradients are in sum_
+  int64_t rows_done_ = 0;                       // rows of the batches in the accumulation that has begun
+  std::vector<std::unique_ptr<Block>> states_;  // spans
   std::vector<std::vector<std::unique_ptr<Block>>> sparse_states_;  // [state][param], null for dense ones
   std::vector<Chunk> chunks_;
   std::vector<double> squares_;  // a fixed piece of the gradient span each
@@ -103,8 +109,8 @@ class Stepper {
     std::unique_ptr<Binding> binding;
     TeamChoice choice;
   };
-  std::vector<Bound> bound_;  // most recently used last
-  const Binding* last_ = nullptr;
+  std::vector<Bound> bound_;               // most recently used last
+  const Binding* last_ = nullptr;          // the last run's; null once its arena is being overwritten
   const Program* last_program_ = nullptr;  // of the binding that `prepare` gave out last: bound_.back()
 };
 

@@ -155,6 +155,8 @@ struct BatchNorm : OpDefaults {
       if (p.running) {
         s.out(channel);
         s.out(channel);
+        s.constant_out(1);
+        s.constant_out(2);
       }
       s.save(channel);  // mean
       s.save(channel);  // rstd

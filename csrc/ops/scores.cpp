@@ -7,6 +7,7 @@ namespace {
 
 struct TopKPlan {
   int64_t k;
+  bool one_hot;  // targets are rows of probabilities: the label is the first of the largest
 };
 
 // y[i] = 1 if fewer than k classes come before class labels[i]: a class comes before another with a larger score, or
@@ -19,14 +20,17 @@ struct TopKCorrect : OpDefaults {
     if (!s.expect_inputs(2, 2) || !s.expect_float(0)) return false;
     const Shape &x = s.in(0), &labels = s.in(1);
     if (x.rank != 2) return s.fail("expects scores of shape (rows, classes), but %s gives %s", s.who(0), s.text(x));
-    if (labels.rank != 1 || labels.dim[0] != x.dim[0])
-      return s.fail("expects %lld labels, but %s has shape %s", (long long)x.dim[0], s.who(1), s.text(labels));
     auto& p = s.plan<TopKPlan>();
+    p.one_hot = !s.is_int(1) && labels.same(x);
+    if (!p.one_hot && (labels.rank != 1 || labels.dim[0] != x.dim[0]))
+      return s.fail("expects %lld labels, but %s has shape %s", (long long)x.dim[0], s.who(1), s.text(labels));
     p.k = s.i("k", 1);
     if (p.k < 1 || p.k > x.dim[1])
       return s.fail("k must be from 1 to the number of classes, %lld, got %lld", (long long)x.dim[1], (long long)p.k);
-    if (!s.expect_int(1, 0, x.dim[1], "labels")) return false;
-    s.out(labels);
+    if (!p.one_hot && !s.expect_int(1, 0, x.dim[1], "labels")) return false;
+    Shape rows;
+    rows.push(x.dim[0]);
+    s.out(rows);
     s.no_gradient(0);
     s.no_gradient(1);
     s.rows(kForward, x.dim[0], 0.1 * double(x.dim[1]) + 5, 3);
@@ -34,10 +38,11 @@ struct TopKCorrect : OpDefaults {
   }
   template <class T>
   static void forward(const Ctx<T>& c, const Task& t) {
-    const int64_t classes = c.in[0].dim(1), k = c.template planned<TopKPlan>().k;
+    const auto& p = c.template planned<TopKPlan>();
+    const int64_t classes = c.in[0].dim(1), k = p.k;
     for (int64_t i = t.begin; i < t.end; ++i) {
       const T* x = c.x(0) + i * classes;
-      const int64_t label = c.ids(1)[i];
+      const int64_t label = p.one_hot ? first_largest(c.x(1) + i * classes, classes) : c.ids(1)[i];
       const T score = x[label];
       // ~(x <= score) holds for larger scores and for NaN, ~(x < score) for equal ones as well.
       int64_t before = 0;
@@ -45,6 +50,15 @@ struct TopKCorrect : OpDefaults {
       for (int64_t j = label + 1; j < classes; ++j) before += !(x[j] <= score);
       c.y()[i] = score == score && before < k ? T(1) : T(0);
     }
+  }
+
+ private:
+  template <class T>
+  static PBP_INLINE int64_t first_largest(const T* x, int64_t n) {
+    int64_t at = 0;
+    for (int64_t j = 1; j < n; ++j)
+      if (x[j] > x[at]) at = j;
+    return at;
   }
 };
 

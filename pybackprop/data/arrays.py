@@ -17,7 +17,13 @@ def as_array(value: Any, name: str) -> np.ndarray:
         TypeError: it does not hold numbers.
         ValueError: it has no dimension.
     """
-    array = value if isinstance(value, np.ndarray) else np.asarray(value)
+    try:
+        array = value if isinstance(value, np.ndarray) else np.asarray(value)
+    except ValueError:
+        raise ValueError(
+            f"{name} is no rectangle of numbers: its rows differ in length "
+            "(several inputs are a tuple or a dict of arrays)"
+        ) from None
     if array.dtype.kind == "O" or array.dtype == np.longdouble:
         try:
             array = array.astype(np.float64)
@@ -66,8 +72,8 @@ def check_lengths(arrays: list[np.ndarray], names: list[str]) -> int:
     return rows
 
 
-def check_finite(array: np.ndarray, name: str) -> None:
-    """Raises ValueError naming the first row (and column) that holds NaN or infinity.
+def check_finite(array: np.ndarray, name: str, dtype: str = "float64") -> None:
+    """Raises ValueError naming the first row (and column) that holds NaN, infinity, or what is infinite in ``dtype``.
 
     Memory maps are not read through: they may be larger than memory.
     """
@@ -76,11 +82,13 @@ def check_finite(array: np.ndarray, name: str) -> None:
     step = max(1, _BLOCK // (array.size // len(array)))
     for first in range(0, len(array), step):
         block = array[first : first + step]
-        finite = np.isfinite(block)
+        finite = np.abs(block) <= np.finfo(dtype).max if block.dtype.itemsize > 4 else np.isfinite(block)
         if finite.all():
             continue
         at = np.unravel_index(int(np.argmin(finite)), finite.shape)
-        what = "NaN" if np.isnan(block[at]) else "infinity"
+        what = "NaN" if np.isnan(block[at]) else "infinity" if np.isinf(block[at]) else f"{block[at]:g}"
+        if np.isfinite(block[at]):
+            raise ValueError(f"{name} holds {what} in row {first + at[0]}, more than {dtype} can hold; scale it first")
         column = f", column {at[1] if len(at) == 2 else at[1:]}" if len(at) > 1 else ""
         raise ValueError(f"{name} holds {what} in row {first + at[0]}{column}; remove or fill such values first")
 

@@ -275,6 +275,9 @@ def _write_atomically(path: str, parts: list[Any]) -> None:
     target = os.path.realpath(path)  # a link stays a link
     folder = os.path.dirname(target)
     temporary = os.path.join(folder, f".{os.urandom(8).hex()}.safetensors.tmp")
+    if not os.path.isdir(folder) or os.path.isdir(target):
+        why = "it is a folder" if os.path.isdir(target) else f"there is no folder {folder}"
+        raise ValueError(f"{path} cannot be written: {why}.")
     try:
         # Not tempfile: its files are private to the user, and a model file has the permissions any new file has.
         with open(temporary, "xb") as file:

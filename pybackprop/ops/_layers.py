@@ -172,7 +172,11 @@ def batch_norm(
     mean, var = t.lift(running_mean, "batch_norm"), t.lift(running_var, "batch_norm")
     given = [] if weight is None else [weight, bias]
     options = {"eps": float(eps), "momentum": float(momentum), "frozen": int(not batch), "affine": int(bool(given))}
-    y = node("batch_norm", x, *given, mean, var, **options)
+    if batch:  # a second call in one step goes on from the first one's statistics
+        mean_now, var_now = (Tensor(t, t.graph.latest(v._value)) for v in (mean, var))
+    else:
+        mean_now, var_now = mean, var
+    y = node("batch_norm", x, *given, mean_now, var_now, **options)
     if not batch:
         return y
     y, new_mean, new_var = y

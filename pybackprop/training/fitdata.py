@@ -39,8 +39,9 @@ class Data:
         sample_weight: Any = None,
         class_weight: Any = None,
         names: tuple[str, str] = ("X", "y"),
+        dtype: str = "float32",
     ) -> Data:
-        """Convert and check everything but the model's own rules.
+        """Convert and check everything but the model's own rules. ``dtype`` is that of the computation.
 
         Raises:
             TypeError: something holds no numbers.
@@ -62,7 +63,7 @@ class Data:
             labels.append("sample_weight")
         data = cls(tuple(parts), labels, weight is not None)
         for array, label in zip(data.arrays, data.names, strict=True):
-            check_finite(array, label)
+            check_finite(array, label, dtype)
         return data
 
     def specs(self, rows: int, integers: tuple[bool, ...]) -> tuple[Any, ...]:
@@ -137,8 +138,13 @@ def row_weights(y: Any, sample_weight: Any, class_weight: Any, rows: int, name: 
         else:
             raise TypeError(f"class_weight must be a dict or 'balanced', got {type(class_weight).__name__}")
         weight = by_class[codes] * (1.0 if weight is None else weight)
-    if weight is not None and weight.size and not weight.any():
-        raise ValueError("all weights are 0: there is nothing to learn from")
+    if weight is not None and weight.size:
+        with np.errstate(over="ignore"):
+            single = weight.astype(np.float32)
+        if not single.any():
+            raise ValueError("all weights are 0: there is nothing to learn from")
+        if not np.isfinite(single).all():
+            raise ValueError(f"the weight of row {int(np.argmin(np.isfinite(single)))} is more than float32 can hold")
     return weight
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,10 +13,8 @@ from .. import _core
 from .._cache import LRU
 from .._trace import flatten, unflatten
 from .._tracer import current, prefix
+from ..nn.module import Module
 from .objective import argument_specs, model_dtype, trace_objective
-
-if TYPE_CHECKING:
-    from ..nn import Module
 
 _PROGRAMS, _PROGRAM_BYTES = 16, 1 << 28
 
@@ -33,8 +31,10 @@ class _Differentiated:
     """Programs for the gradients of an objective: one for each set of shapes, made anew when the model changes."""
 
     def __init__(self, objective: Callable[..., Any], model: Module, training: bool, keep: bool) -> None:
-        if not callable(objective):
+        if not callable(objective) or isinstance(objective, Module):
             raise TypeError(f"objective must be a function of the model and arrays, got {type(objective).__name__}")
+        if not isinstance(model, Module):
+            raise TypeError(f"model must be a Module, got {type(model).__name__}")
         self._objective, self._model, self._training, self._keep = objective, model, training, keep
         self._programs: LRU[_Built] = LRU(_PROGRAMS, _PROGRAM_BYTES, lambda b: b.program.arena_bytes)
 
@@ -116,6 +116,8 @@ def value_and_grad(
         >>> grads["bias"].tolist()
         [3.0]
     """
+    if not (argnums is None or isinstance(argnums, int) or all(isinstance(n, int) for n in argnums)):
+        raise TypeError("argnums must be integers; the arrays go to the function that value_and_grad returns")
     wanted = () if argnums is None else (argnums,) if isinstance(argnums, int) else tuple(argnums)
     differentiated = _Differentiated(objective, model, training, keep=False)
 

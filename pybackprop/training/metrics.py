@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from .. import ops
+from ..nn.loss import BCEWithLogitsLoss
 
 
 class Metric:
@@ -99,25 +100,30 @@ def aligned(target: Any, pred: Any, who: str) -> Any:
 
 
 def accuracy(pred: Any, target: Any) -> Any:
-    """Share of rows whose largest score is at the label; one column of logits has its sign compared with 0/1."""
+    """Share of rows whose largest score is at the label; one column of logits has its sign compared with 0/1.
+
+    The target is a column of labels, or rows of one-hot or other probabilities, whose largest is the label. Of equal
+    scores the first counts.
+    """
     if pred.ndim == 1 or pred.shape[-1] == 1:
         return ops.binary_correct(pred, target).mean()
-    if target.ndim == pred.ndim:  # one-hot or probabilities: the largest of both must meet
-        if tuple(target.shape) != tuple(pred.shape):
-            raise ValueError(
-                f"metric accuracy expects labels, or a target of shape {tuple(pred.shape)}, got {tuple(target.shape)}"
-            )
-        hit = (pred >= pred.max(-1, keepdim=True)) * (target >= target.max(-1, keepdim=True))
-        return hit.max(-1).mean()
     return top_k(1)(pred, target)
+
+
+def binary_accuracy(pred: Any, target: Any) -> Any:
+    """Share of elements whose logit has the sign that the target, 0 or 1, asks for: several questions a row."""
+    return ops.equal(pred > 0, aligned(target, pred, "accuracy") > 0.5).mean()
 
 
 def top_k(k: int) -> Callable[[Any, Any], Any]:
     """Share of rows whose label is among the ``k`` largest scores."""
 
     def top_k_accuracy(pred: Any, target: Any) -> Any:
+        if target.ndim == pred.ndim and target.shape[-1] == 1:  # a column of labels
+            target = target.reshape(target.shape[:-1])
         if pred.ndim > 2:
-            pred, target = pred.reshape(-1, pred.shape[-1]), target.reshape(-1)
+            target = target.reshape((-1, pred.shape[-1]) if target.ndim == pred.ndim else -1)
+            pred = pred.reshape(-1, pred.shape[-1])
         return ops.top_k_correct(pred, target, k=k).mean()
 
     return top_k_accuracy
@@ -136,8 +142,10 @@ def mse(pred: Any, target: Any) -> Any:
 _NAMED: dict[str, Callable[[Any, Any], Any]] = {"accuracy": accuracy, "acc": accuracy, "mae": mae, "mse": mse}
 
 
-def as_metric(given: Any) -> Metric:
+def as_metric(given: Any, loss: Any = None) -> Metric:
     """A Metric from a name, a Metric (or class of one), or a function ``f(pred, target)`` giving a scalar Tensor.
+
+    With the loss ``BCEWithLogitsLoss`` "accuracy" is that of single elements.
 
     Raises:
         ValueError: an unknown name.
@@ -150,6 +158,8 @@ def as_metric(given: Any) -> Metric:
     if isinstance(given, str):
         if given == "r2":
             return R2()
+        if given in ("accuracy", "acc") and isinstance(loss, BCEWithLogitsLoss):
+            return MeanMetric(binary_accuracy, given)
         if given in _NAMED:
             return MeanMetric(_NAMED[given], given)
         if match := re.fullmatch(r"top_?(\d+|k)(?:_accuracy)?", given):
@@ -162,8 +172,8 @@ def as_metric(given: Any) -> Metric:
     raise TypeError(f"a metric is a name, a Metric or a function of (pred, target), got {type(given).__name__}")
 
 
-def as_metrics(given: Iterable[Any]) -> tuple[Metric, ...]:
-    """All of them, with distinct names.
+def as_metrics(given: Iterable[Any], loss: Any = None) -> tuple[Metric, ...]:
+    """All of them, with distinct names, as they go with this loss.
 
     Raises:
         ValueError: unknown or repeated names.
@@ -171,7 +181,7 @@ def as_metrics(given: Iterable[Any]) -> tuple[Metric, ...]:
     """
     if isinstance(given, str):
         raise TypeError(f"metrics must be a list, got the string {given!r}: write [{given!r}]")
-    metrics = tuple(as_metric(m) for m in given)
+    metrics = tuple(as_metric(m, loss) for m in given)
     names = [m.name for m in metrics]
     for name in names:
         if names.count(name) > 1 or name == "loss":

@@ -42,6 +42,8 @@ def trace_objective(
         ValueError: the loss or an extra is no scalar, or a shape rule fails inside.
     """
     name = getattr(objective, "__name__", "objective")
+    if not name.isidentifier() or name.startswith("_"):  # a lambda, or the Trainer's own
+        name = "objective"
     extras: dict[str, Any] = {}
 
     def checked(*args: Any) -> Any:
@@ -66,9 +68,7 @@ def trace_objective(
                 )
         return (loss, *extras.values())
 
-    if name.isidentifier():
-        checked.__name__ = name
-    traced = trace(checked, model, specs, dtype=dtype, training=training, isa=isa)
+    traced = trace(checked, model, specs, dtype=dtype, training=training, isa=isa, place=name)
     values, _ = traced.output_values()
     return Objective(traced, values[0], dict(zip(extras, values[1:], strict=True)))
 

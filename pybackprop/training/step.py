@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .. import _core
 from .._cache import LRU
+from ..nn.module import Module
+from ..optim import Optimizer
 from .objective import argument_specs, model_dtype, trace_objective
 from .rates import Rates
-
-if TYPE_CHECKING:
-    from ..nn import Module
-    from ..optim import Optimizer
 
 _version = _core.version
 _PROGRAMS = 32  # kept by one TrainStep
@@ -82,6 +80,14 @@ class TrainStep:
     ) -> None:
         if not callable(objective):
             raise TypeError(f"objective must be a function of the model and arrays, got {type(objective).__name__}")
+        if not isinstance(model, Module):
+            got = f"the class {model.__name__}; make one" if isinstance(model, type) else type(model).__name__
+            raise TypeError(f"model must be a Module, got {got}")
+        if not isinstance(optimizer, Optimizer):
+            got = (
+                f"the class {optimizer.__name__}; make one" if isinstance(optimizer, type) else type(optimizer).__name__
+            )
+            raise TypeError(f"optimizer must be one of pybackprop.optim, such as optim.Adam(lr=1e-3), got {got}")
         if isinstance(accumulate, bool) or not isinstance(accumulate, (int, np.integer)):
             raise TypeError(f"accumulate must be an integer, got {type(accumulate).__name__}")
         if accumulate < 1:
@@ -130,7 +136,9 @@ class TrainStep:
                     self._last = compiled
                     return loss
             except (AttributeError, TypeError, ValueError):
-                pass  # arrays of other shapes or kinds: the way below finds their program, or says what is wrong
+                if stepper is not None and stepper.failed:
+                    raise  # while running
+                # Arrays of other shapes or kinds: the way below finds their program, or says what is wrong.
         compiled, inputs = self._lookup(arrays)
         stepper = self._stepper
         loss = stepper.step(compiled.program, inputs, self.rates.at(stepper.steps))

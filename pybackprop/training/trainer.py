@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ..data.arrays import split_last
+from ..nn.module import Module
 from ..optim import Optimizer
 from . import checkpoint
 from .callbacks import Callback
@@ -22,9 +23,6 @@ from .objective import model_dtype
 from .run import Cut, Plan, Run
 from .step import TrainStep
 from .stream import StreamEpoch, is_stream
-
-if TYPE_CHECKING:
-    from ..nn import Module
 
 _WEIGHT = "sum of weights"  # travels with the extras, never shown
 
@@ -91,10 +89,13 @@ class Trainer:
             raise TypeError("loss and objective must be functions of Tensors, such as nn.MSELoss()")
         if isinstance(loss, type):
             raise TypeError(f"loss is the class {loss.__name__}; make one: {loss.__name__}()")
+        if not isinstance(model, Module):
+            got = f"the class {model.__name__}; make one" if isinstance(model, type) else type(model).__name__
+            raise TypeError(f"model must be a Module, got {got}")
         if not isinstance(optimizer, Optimizer):
             got = type(optimizer).__name__
             raise TypeError(f"optimizer must be one of pybackprop.optim, such as optim.Adam(lr=1e-3), got {got}")
-        self.metrics = as_metrics(metrics)
+        self.metrics = as_metrics(metrics, loss)
         if objective is not None and self.metrics:
             raise ValueError("metrics need loss=; an objective returns its own as (scalar, {name: scalar})")
         self.seed = _count("seed", seed, 0)
@@ -177,7 +178,7 @@ class Trainer:
             ValueError: lengths differ, no rows, NaN or infinity, labels out of range, shapes that do not fit the model,
                 a bad option; or other data, batch size or model than those of the loaded run.
             TypeError: data that is no numbers, float labels for a loss of class labels.
-            In both cases nothing has changed.
+            In both cases nothing has changed; the batches of an iterable are checked one by one as they come.
         """
         began = time.monotonic()
         epochs = _count("epochs", epochs, 0)
@@ -207,7 +208,7 @@ class Trainer:
             )
             metrics = ["loss", *(m.name for m in self.metrics)] if self.objective is None else []
         else:
-            data = Data.take(X, y, sample_weight, class_weight)
+            data = self._take(X, y, sample_weight, class_weight)
             self._check_target(y, "fit")
             if validation_split and validation_data is None:
                 data, held_out = _split(data, validation_split)
@@ -226,8 +227,9 @@ class Trainer:
                 raise ValueError(
                     f"the last batch of an epoch has {batches.tail} of {batches.rows} rows: {error}"
                 ) from None
-            if "loss" in compiled.extras:
-                raise ValueError("an extra of the objective cannot be called 'loss'")
+            for extra in compiled.extras:
+                if extra == "loss" or extra.startswith("val_"):
+                    raise ValueError(f"an extra of the objective cannot be called {extra!r}: the history needs it")
             validate = self._validation(validation_data, held_out, kinds)
             described = {
                 "data": data.describe(),
@@ -276,7 +278,7 @@ class Trainer:
             X, y, sample_weight: as in :meth:`fit`.
             batch_size: rows a run, default 1024.
         """
-        data = Data.take(X, y, sample_weight)
+        data = self._take(X, y, sample_weight)
         self._check_target(y, "evaluate")
         rows = min(_count("batch_size", batch_size, 1), data.rows)
         kinds, compiled = resolve_kinds(data, rows, self.loss, self._evaluator.compile)
@@ -295,7 +297,7 @@ class Trainer:
         Returns:
             An array (n, …), or a tuple or dict of them as the model gives.
         """
-        data = Data.take(X)
+        data = self._take(X)
 
         def kinds(data: Data, rows: int) -> Any:
             found, entry = resolve_kinds(data, rows, None, self._evaluator.compile_model)
@@ -375,7 +377,7 @@ class Trainer:
         self.history.history, self.history.epoch = state["history"]["history"], state["history"]["epoch"]
         self.history.params = state["history"]["params"]
         self._callback_states = [(name, value) for name, value in state["callbacks"]]
-        self._resumed = True
+        self._resumed = bool(self._described)  # a trainer that never ran fit has no run to go on with
         self._restore(self.callbacks)
 
     # Internal.
@@ -389,9 +391,13 @@ class Trainer:
             loss, extras = result if isinstance(result, tuple) else (result, {})
             return loss, {**extras, _WEIGHT: rest[1].sum()}
         pred, y = call_model(model, X), rest[0]
-        extras = {
-            f"{i} {k}": value for i, metric in enumerate(self.metrics) for k, value in enumerate(metric.sums(pred, y))
-        }
+        extras = {}
+        for i, metric in enumerate(self.metrics):
+            try:
+                sums = metric.sums(pred, y)
+            except (ValueError, TypeError) as error:
+                raise type(error)(f"metric {metric.name}: {error}") from None
+            extras |= {f"{i} {k}": value for k, value in enumerate(sums)}
         if len(rest) == 1:
             return self.loss(pred, y), extras
         return self.loss(pred, y, sample_weight=rest[1]), {**extras, _WEIGHT: rest[1].sum()}
@@ -402,6 +408,9 @@ class Trainer:
             return [m.name for m in self.metrics]
         return [name for name in extras if name != _WEIGHT]
 
+    def _take(self, X: Any, y: Any = None, sample_weight: Any = None, class_weight: Any = None) -> Data:
+        return Data.take(X, y, sample_weight, class_weight, dtype=model_dtype(self.model))
+
     def _check_target(self, y: Any, who: str) -> None:
         if y is None and self.objective is None:
             raise ValueError(f"{who} needs y: the loss compares it with the model's output")
@@ -409,7 +418,7 @@ class Trainer:
     def _argument_specs(self, args: tuple[Any, ...]) -> tuple[tuple[np.ndarray, ...], Any]:
         """Specs of one batch given to ``step`` or by an iterable."""
         self._check_target(args[1] if len(args) > 1 else None, "step")
-        data = Data.take(*args)
+        data = self._take(*args)
         kinds, _ = resolve_kinds(data, data.rows, self.loss, self._step.compile)
         return tuple(data.arrays), data.specs(data.rows, kinds)
 
@@ -419,13 +428,13 @@ class Trainer:
         """Checks validation data; gives what evaluates it."""
         if given is None and held_out is None:
             return None
-        if held_out is None:
+        if given is not None:
             if not isinstance(given, (tuple, list)) or not 1 <= len(given) <= 3:
                 raise TypeError("validation_data must be (X, y) or (X, y, sample_weight)")
-            held_out = Data.take(*given)
             self._check_target(given[1] if len(given) > 1 else None, "validation_data")
-        data, rows = held_out, min(BATCH_ROWS[0], held_out.rows)
         try:
+            data = held_out if held_out is not None else self._take(*(given or ()))
+            rows = min(BATCH_ROWS[0], data.rows)
             found, compiled = resolve_kinds(data, rows, self.loss, self._evaluator.compile)
             data.check_ranges(compiled.program)
         except (ValueError, TypeError) as error:
