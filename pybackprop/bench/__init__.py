@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("names", nargs="*", help="cases whose name begins so, or 'start' (import time and size)")
     parser.add_argument("--json", metavar="FILE", help="write the results")
     parser.add_argument("--compare", metavar="FILE", help="compare with earlier results")
-    parser.add_argument("--table", metavar="FILE", help="print earlier results as a Markdown table and stop")
+    parser.add_argument("--table", metavar="FILE", help="print results as a Markdown table (of --threads) and stop")
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds")
     parser.add_argument("--threads", help="thread counts, comma separated (default: 1 and all CPUs)")
     parser.add_argument("--peers", help=f"comma separated, of {', '.join(PEERS)}")
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, cases: Sequence[Case]) -> int:
     """Measure what the options name; returns the exit code (1 if a peer's losses were wrong)."""
     if options.table:
-        print(table(_read(options.table)))
+        print(table(_read(options.table), _counts(options.threads) if options.threads else None))
         return 0
     old = _read(options.compare) if options.compare else None
     peers = options.peers.split(",") if options.peers else DEFAULT_PEERS

@@ -47,9 +47,13 @@ def startup_lines(rows: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def table(results: dict[str, Any]) -> str:
-    """The results as a Markdown table: time per step, and in brackets how many times ours that is."""
+def table(results: dict[str, Any], threads_shown: list[int] | None = None) -> str:
+    """The results as a Markdown table: time per step, and in brackets how many times ours that is.
+
+    ``threads_shown``: only the rows of these thread counts; None for all.
+    """
     rows = [row for row in results["rows"] if "case" in row]
+    rows = [row for row in rows if threads_shown is None or row["threads"] in threads_shown]
     peers = [name for name in PEERS if any(row["peer"] == name and "seconds" in row for row in rows)]
     lines = [
         "| network / batch / optimizer | threads | examples/s | " + " | ".join(PEERS[n].title for n in peers) + " |",
@@ -62,7 +66,8 @@ def table(results: dict[str, Any]) -> str:
         for name in peers:
             cell = _time(timed[name]) if name in timed else ""
             if name in timed and "ours" in timed and name != "ours":
-                cell += f" ({timed[name] / timed['ours']:.2g}x)"
+                ratio = timed[name] / timed["ours"]
+                cell += f" ({ratio:.0f}x)" if ratio >= 10 else f" ({ratio:.1f}x)"
             cells.append(cell)
         rate = f"{found['ours']['examples_per_second']:,.0f}" if "ours" in timed else ""
         lines.append(f"| {case} | {threads} | {rate} | " + " | ".join(cells) + " |")
