@@ -14,6 +14,14 @@ from pybackprop import nn, optim
 from pybackprop.training import CSVLogger, EarlyStopping, LambdaCallback
 
 
+@pytest.fixture(autouse=True)
+def ctrl_c():
+    """Python's own handler, also where the suite was started with SIGINT ignored (a background job)."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def classifier(inputs=4, classes=3, hidden=16, seed=0, dropout=0.0):
     pb.manual_seed(seed)
     return nn.Sequential(nn.Linear(inputs, hidden), nn.Tanh(), nn.Dropout(dropout), nn.Linear(hidden, classes))
