@@ -81,7 +81,7 @@ feed = Extension(
     "pybackprop.data._feed",
     sources=["pybackprop/data/_feed.pyx"],
     include_dirs=["csrc/core"],
-    depends=["csrc/core/feeder.h", "csrc/data/prefetch.h"],
+    depends=["csrc/core/feeder.h", "csrc/data/prefetch.h", "csrc/data/rows.h"],
     extra_compile_args=["-O3", "-g0"],
     extra_link_args=["-pthread"],
 )

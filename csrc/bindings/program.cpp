@@ -4,6 +4,9 @@
 #include "results.h"
 
 namespace pbp {
+namespace {
+constexpr int64_t kWorthBorrowing = 8192;  // bytes; copying less is quicker than going round
+}
 
 void fill_inputs(const Program& program, Binding& b, const py::tuple& inputs) {
   const Plan& plan = *program.plan;
@@ -13,17 +16,27 @@ void fill_inputs(const Program& program, Binding& b, const py::tuple& inputs) {
   for (size_t i = 0; i < inputs.size(); ++i) {
     const Operand& o = plan.inputs[i];
     const DType t = plan.input_types[i];
+    const int64_t bytes = o.view.count() * size_of(t);
     const py::handle object = inputs[i];
-    void* const to = b.input(int(i));
     // The usual case without a single Python object made: the right type, contiguous, the right shape.
     bool direct = false;
     if (py::array::check_(object)) {
       const auto* a = py::detail::array_proxy(object.ptr());
-      direct = a->nd == o.view.rank() && (a->flags & py::array::c_style) && is_native(a->descr, t);
+      constexpr int kPlain = py::array::c_style | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
+      direct = a->nd == o.view.rank() && (a->flags & kPlain) == kPlain && is_native(a->descr, t);
       for (int d = 0; direct && d < a->nd; ++d) direct = a->dimensions[d] == o.view.dim(d);
-      if (direct) std::memcpy(to, a->data, size_t(o.view.count() * size_of(t)));
+      // Integers are checked below and must not change after that.
+      if (direct && t != DType::i64 && bytes >= kWorthBorrowing) {
+        b.place_input(int(i), a->data);
+        continue;
+      }
     }
-    if (!direct) copy_in(object, t, o.view.shape, to, plan.input_names[i]);
+    b.place_input(int(i), nullptr);
+    void* const to = b.input(int(i));
+    if (direct)
+      std::memcpy(to, py::detail::array_proxy(object.ptr())->data, size_t(bytes));
+    else
+      copy_in(object, t, o.view.shape, to, plan.input_names[i]);
     if (t == DType::i64) program.check_ints(int(i), static_cast<const int64_t*>(to), o.view.count());
   }
 }

@@ -5,6 +5,8 @@
 
 namespace pbp {
 
+// Large arrays that are as the program wants them are read where they lie, others copied: the tuple must live until the
+// run is over.
 void fill_inputs(const Program& program, Binding& b, const py::tuple& inputs);
 py::list read_outputs(const Binding& b);
 py::object read_sparse(const SparseRows& r, DType t);

@@ -97,6 +97,7 @@ std::vector<int> Graph::node(const std::string& op, const std::vector<int>& in, 
   n.keep_in.assign(in.size(), 0);
   n.no_gradient.assign(in.size(), 0);
   n.accumulates.assign(in.size(), 0);
+  n.updates.assign(in.size(), 0);
   n.any_layout.assign(in.size(), 0);
   n.sparse.assign(in.size(), 0);
   const size_t known_ranges = ranges.size();
@@ -150,6 +151,7 @@ std::vector<int> Graph::host_node(std::shared_ptr<HostOp> op, const std::vector<
   n.no_gradient.assign(in.size(), 0);
   for (size_t i = 0; i < in.size(); ++i) n.no_gradient[i] = value(in[i]).dtype == DType::i64;
   n.accumulates.assign(in.size(), 0);
+  n.updates.assign(in.size(), 0);
   n.any_layout.assign(in.size(), 0);
   n.sparse.assign(in.size(), 0);
   n.keep_out.assign(shapes.size(), 1);

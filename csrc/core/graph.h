@@ -65,7 +65,7 @@ struct Node {
   };
   std::shared_ptr<PlanBytes> plan;
   size_t plan_size = 0;
-  std::vector<uint8_t> keep_in, keep_out, no_gradient, constant_out, accumulates, any_layout, sparse;
+  std::vector<uint8_t> keep_in, keep_out, no_gradient, constant_out, accumulates, any_layout, updates, sparse;
   std::vector<Saved> saved;
   std::vector<Phase> phases[2];
   int64_t scratch[2] = {0, 0}, local[2] = {0, 0};

@@ -157,6 +157,7 @@ void Infer::constant_out(int i) {
 }
 void Infer::accumulates(int i) { p_->node.accumulates.at(size_t(i)) = 1; }
 void Infer::any_layout(int i) { p_->node.any_layout.at(size_t(i)) = 1; }
+void Infer::updates(int i) { p_->node.updates.at(size_t(i)) = 1; }
 void Infer::sparse_gradient(int i) { p_->node.sparse.at(size_t(i)) = 1; }
 
 void Infer::rows(Pass pass, int64_t n, double cost, uint32_t local) {

@@ -59,6 +59,15 @@ struct RunState {
   int64_t row0 = 0;  // number of this batch's first row within the step (micro-batches and shards shift it)
 };
 
+// How a finished piece of a parameter's gradient becomes new weights at once, while both are in cache (Infer::updates).
+// A piece is `rows` runs of `cols` elements, `step` apart, from `offset` on, of the parameter as it is stored; g is the
+// piece's first gradient.
+struct Update {
+  void (*run)(const Update&, const void* g, int64_t offset, int64_t rows, int64_t cols, int64_t step) = nullptr;
+  int spans = 0;  // what `run` reads and writes besides g: the weights, then the optimizer's states
+  char* span[4] = {};
+};
+
 // One node's operands, resolved to addresses for one arena.
 struct NodeCtx {
   const void* plan = nullptr;   // what `infer` left in Infer::plan<P>()
@@ -70,6 +79,9 @@ struct NodeCtx {
   const bool* add = nullptr;    // add[i]: add to d_in[i] instead of storing; only for inputs declared `accumulates(i)`
   void* scratch = nullptr;      // shared by the tasks of this pass; size declared with `scratch`; contents undefined
   const RunState* run = nullptr;
+  const Update* const* update = nullptr;  // update[i], if both are there: to be run on each final piece of d_in[i]
+
+  PBP_INLINE const Update* updates(int i) const { return update ? update[i] : nullptr; }
 };
 
 // A contiguous run of tasks given to one thread. In a rows phase `begin`/`end` are row numbers. The split depends on
@@ -172,6 +184,7 @@ class Infer {
   void constant_out(int i);     // output i is taken as a constant by backward (new running statistics)
   void accumulates(int i);      // backward can add to d_in[i] at no cost (see NodeCtx::add)
   void any_layout(int i);  // input i, and its gradient, may be a view with any strides (a transposed, padded weight)
+  void updates(int i);  // backward runs NodeCtx::update[i] in its last phase, and reads input i in earlier ones only
   void sparse_gradient(int i);  // the gradient of parameter i is rows: see SparseRows
 
   // How the work is cut; the sum of costs decides how many threads take part. `cost` is nanoseconds on one thread.

@@ -425,6 +425,9 @@ struct Plan::Builder {
       item.d_in.push_back(slot);
       item.add.push_back(add);
       item.sparse.push_back(sparse);
+      const bool ends_here = slot.buffer >= 0 && plan.buffers[size_t(slot.buffer)].space == Space::grad && !add &&
+                             contributions[size_t(v)] == 1;
+      item.early.push_back(n.updates[k] && ends_here ? wrt_number(v) : -1);
     }
     if (n.op) {
       item.fn = n.op->backward[plan.dtype == DType::f64];
@@ -432,6 +435,25 @@ struct Plan::Builder {
     }
     plan.items.push_back(std::move(item));
     for (const After& a : after) copy_item(a.first ? "_copy" : "_accumulate", a.from, a.to, label(n) + " backward");
+  }
+
+  // A parameter may be updated where its gradient ends only if nobody reads the old one afterwards.
+  void settle_early_updates() {
+    auto reads = [&](const Operand& o, int index) {
+      return o.buffer >= 0 && plan.buffers[size_t(o.buffer)].space == Space::param &&
+             plan.buffers[size_t(o.buffer)].index == index;
+    };
+    for (size_t i = 0; i < plan.items.size(); ++i)
+      for (int& k : plan.items[i].early) {
+        if (k < 0) continue;
+        const int index = param_index(plan.wrt[size_t(k)].param);
+        bool read = false;
+        for (size_t later = i + 1; later < plan.items.size(); ++later)
+          for (const Operand& o : plan.items[later].in) read = read || reads(o, index);
+        for (const Operand& o : plan.outputs) read = read || reads(o, index);
+        for (const auto& [value, gradient] : plan.kept) read = read || reads(value, index);
+        if (read) k = -1;
+      }
   }
 
   // -- all of it
@@ -501,6 +523,7 @@ struct Plan::Builder {
       }
       plan.kept.push_back({value_operand, gradient});
     }
+    settle_early_updates();
     place_buffers(plan);
     schedule_jobs(plan);
   }

@@ -41,6 +41,7 @@ struct Item {
   std::vector<Operand> in, out, saved, d_in, d_out;
   std::vector<uint8_t> add;
   std::vector<int> sparse;  // per d_in: index into Plan::sparse, or -1
+  std::vector<int> early;   // per d_in: index into Plan::wrt of a parameter this item may update itself, or -1
   int scratch = -1;
   int64_t local = 0;
   std::vector<Phase> phases;

@@ -68,6 +68,7 @@ void Binding::resolve() {
     n_views += item.in.size() + item.out.size() + item.saved.size() + item.d_in.size() + item.d_out.size();
     n_adds += item.add.size();
   }
+  input_views_.assign(p.inputs.size(), {});
   views_.clear();
   views_.reserve(n_views);
   adds_ = std::make_unique<bool[]>(std::max<size_t>(1, n_adds));
@@ -81,6 +82,8 @@ void Binding::resolve() {
       for (const Operand& o : list) {
         View v = o.view;
         v.data = o.buffer < 0 ? nullptr : address(o.buffer);
+        for (size_t k = 0; k < p.inputs.size(); ++k)
+          if (o.buffer == p.inputs[k].buffer) input_views_[k].push_back(views_.size());
         views_.push_back(v);
       }
       return first;
@@ -99,6 +102,37 @@ void Binding::resolve() {
     c.scratch = item.scratch >= 0 ? address(item.scratch) : nullptr;
     c.run = &state;
   }
+  install_updates();
+}
+
+void Binding::set_updates(const std::vector<const Update*>& updates) {
+  updates_ = updates;
+  install_updates();
+}
+
+void Binding::install_updates() {
+  size_t n = 0;
+  for (const Item& item : plan_->items) n += item.early.size();
+  by_item_.assign(n, nullptr);
+  n = 0;
+  for (size_t i = 0; i < plan_->items.size(); ++i) {
+    const std::vector<int>& early = plan_->items[i].early;
+    contexts_[i].update = nullptr;
+    for (size_t k = 0; k < early.size(); ++k)
+      if (early[k] >= 0 && !updates_.empty()) {
+        by_item_[n + k] = updates_[size_t(early[k])];
+        contexts_[i].update = by_item_.data() + n;
+      }
+    n += early.size();
+  }
+}
+
+void Binding::place_input(int i, const void* at) {
+  const int b = plan_->inputs[size_t(i)].buffer;
+  void* const place = at ? const_cast<void*>(at) : arena_->data() + plan_->buffers[size_t(b)].offset;
+  if (addresses_[size_t(b)] == place) return;
+  addresses_[size_t(b)] = place;
+  for (size_t v : input_views_[size_t(i)]) views_[v].data = place;
 }
 
 void Binding::begin() {

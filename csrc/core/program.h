@@ -26,6 +26,14 @@ class Binding {
   bool bound_to(const Block* arena) const { return arena_.get() == arena; }
   void begin();  // before every run: what another program may have overwritten in a shared arena
 
+  // updates[k] is run on the k-th wanted parameter where an item can do so as soon as its gradient is final, and not
+  // at all elsewhere. Empty: nowhere.
+  void set_updates(const std::vector<const Update*>& updates);
+  bool has_updates() const { return !updates_.empty(); }
+
+  // Input i is read from `at`, which must stay until the run is over, or again from the arena (null).
+  void place_input(int i, const void* at);
+
   const Plan& plan() const { return *plan_; }
   void* input(int i) const { return address(plan_->inputs[size_t(i)].buffer); }
   void* address(int buffer) const { return addresses_[size_t(buffer)]; }
@@ -44,6 +52,7 @@ class Binding {
 
  private:
   void resolve();
+  void install_updates();
 
   std::shared_ptr<const Plan> plan_;
   std::shared_ptr<Block> arena_;
@@ -56,6 +65,8 @@ class Binding {
   std::vector<View> views_;
   std::unique_ptr<bool[]> adds_;
   std::vector<SparseRows> rows_;
+  std::vector<const Update*> updates_, by_item_;  // by wanted parameter; by d_in of all items
+  std::vector<std::vector<size_t>> input_views_;  // of each input: its views
   std::unique_ptr<Block> local_;
 };
 

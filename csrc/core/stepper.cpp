@@ -10,7 +10,9 @@
 namespace pbp {
 namespace {
 
-constexpr int64_t kChunk = 8192;       // elements an update task owns, and one fixed piece of the gradient norm
+constexpr int64_t kPiece = 8192;         // elements of one fixed piece of the gradient norm
+constexpr int64_t kChunk = 2048;         // elements one thread updates at a time
+constexpr int64_t kEarlyElements = 4096;
 constexpr size_t kBoundPrograms = 16;  // programs whose bindings a stepper keeps
 constexpr double kSweepCost = 0.2;     // ns an element
 constexpr double kWorthFork = 20000;
@@ -84,7 +86,7 @@ Stepper::Stepper(StepperOptions options, std::vector<ParamPtr> params, std::vect
       from_logical(*params_[k], logical.data(), state(s, k));
     }
   }
-  squares_.resize(size_t(span_ / item_ / kChunk + 1));
+  squares_.resize(size_t(span_ / item_ / kPiece + 1));
 }
 
 void Stepper::set_hyper(const std::vector<std::map<std::string, double>>& hyper) {
@@ -129,21 +131,21 @@ void Stepper::zero_grad() {
   last_ = nullptr;
 }
 
-// Parameters that lie side by side and share a group become one run of chunks, so the whole model is usually one sweep.
-void Stepper::bind_params() {
-  if (epoch_ == storage_epoch()) return;
-  epoch_ = storage_epoch();
-  chunks_.clear();
+// The sweep's work but for the parameters in `updated`. Parameters that lie side by side and share a group become one
+// run of chunks, so the whole model is usually one sweep.
+std::vector<Stepper::Chunk> Stepper::cut(const std::vector<const Update*>& updated) const {
+  auto swept = [&](size_t k) { return !params_[k]->sparse && (updated.empty() || !updated[k]); };
+  std::vector<Chunk> chunks;
   for (size_t k = 0; k < params_.size();) {
-    if (params_[k]->sparse) {
+    if (!swept(k)) {
       ++k;
       continue;
     }
     char* const w = params_[k]->data();
     int64_t bytes = 0;
     size_t last = k;
-    for (; last < params_.size() && !params_[last]->sparse && groups_[last] == groups_[k] &&
-           params_[last]->data() == w + bytes && offsets_[last] == offsets_[k] + bytes;
+    for (; last < params_.size() && swept(last) && groups_[last] == groups_[k] && params_[last]->data() == w + bytes &&
+           offsets_[last] == offsets_[k] + bytes;
          ++last)
       bytes += round_up(params_[last]->extent() * item_, kAlign);
     for (int64_t at = 0; at < bytes; at += kChunk * item_) {
@@ -153,10 +155,56 @@ void Stepper::bind_params() {
       c.g = current_gradients() + offsets_[k] + at;
       for (size_t s = 0; s < states_.size(); ++s) c.state[s] = states_[s]->data() + offsets_[k] + at;
       c.n = std::min(kChunk * item_, bytes - at) / item_;
-      chunks_.push_back(c);
+      chunks.push_back(c);
     }
     k = last;
   }
+  return chunks;
+}
+
+void Stepper::bind_params() {
+  if (epoch_ == storage_epoch()) return;
+  epoch_ = storage_epoch();
+  chunks_ = cut({});
+}
+
+// Whether a step may update a parameter as soon as its own gradient is final: not if all gradients have to be seen
+// first. A small model is one short sweep at the end.
+bool Stepper::updates_early() const {
+  return options_.accumulate == 1 && !(options_.clip_norm > 0) && span_ / item_ >= kEarlyElements;
+}
+
+void Stepper::bind_updates(Bound& bound) {
+  if (bound.epoch == epoch_) return;
+  bound.epoch = epoch_;
+  bound.binding->set_updates({});
+  bound.early.clear();
+  bound.updates.assign(params_.size(), nullptr);
+  if (!updates_early()) return;
+  for (const Item& item : bound.program->plan->items)
+    for (int k : item.early) {
+      if (k < 0) continue;
+      auto e = std::make_unique<Early>();
+      e->stepper = this;
+      e->group = groups_[size_t(k)];
+      e->span[e->spans++] = params_[size_t(k)]->data();
+      for (const auto& s : states_) e->span[e->spans++] = s->data() + offsets_[size_t(k)];
+      e->run = [](const Update& u, const void* g, int64_t offset, int64_t rows, int64_t cols, int64_t step) {
+        const Early& early = static_cast<const Early&>(u);
+        const Stepper& s = *early.stepper;
+        const double clip = s.options_.clip_value > 0 ? s.options_.clip_value : INFINITY;
+        for (int64_t r = 0; r < rows; ++r) {
+          const int64_t at = (offset + r * step) * s.item_;
+          void* state[kMaxOptimStates] = {};
+          for (int i = 1; i < early.spans; ++i) state[i - 1] = early.span[i] + at;
+          s.rule_->sweep[s.dtype_ == DType::f64](s.numbers_[size_t(early.group)], 1.0, clip, early.span[0] + at,
+                                                 static_cast<const char*>(g) + r * step * s.item_, state, cols);
+        }
+      };
+      bound.updates[size_t(k)] = e.get();
+      bound.early.push_back(std::move(e));
+    }
+  if (!bound.early.empty()) bound.rest = cut(bound.updates);
 }
 
 Binding& Stepper::prepare(const std::shared_ptr<Program>& program) {
@@ -174,7 +222,9 @@ Binding& Stepper::prepare(const std::shared_ptr<Program>& program) {
       if (last_ == bound_.front().binding.get()) last_ = nullptr;
       bound_.erase(bound_.begin());
     }
-    bound_.push_back({program, std::make_unique<Binding>(program->plan), {}});
+    bound_.emplace_back();
+    bound_.back().program = program;
+    bound_.back().binding = std::make_unique<Binding>(program->plan);
     at = bound_.end() - 1;
   } else if (at + 1 != bound_.end()) {
     std::rotate(at, at + 1, bound_.end());
@@ -191,11 +241,13 @@ Binding& Stepper::prepare(const std::shared_ptr<Program>& program) {
   bind_params();
   if (b.bound_to(arena_.get()) && last_program_ == program.get()) {
     b.rebind(1);
+    bind_updates(*at);
     return b;
   }
   std::vector<char*> gradients;
   for (size_t k = 0; k < params_.size(); ++k) gradients.push_back(grad_->data() + offsets_[k]);
   b.bind(arena_, gradients, 1);
+  bind_updates(*at);
   last_program_ = program.get();
   return b;
 }
@@ -236,13 +288,14 @@ void Stepper::accumulate(int thread, int threads) {
 }
 
 // Norm, clip, sweep. Every thread adds up the same pieces in the same order, so the scale is the same everywhere.
-void Stepper::apply(int thread, int threads, Barrier& barrier, const Binding* b, double scale) {
+void Stepper::apply(int thread, int threads, Barrier& barrier, const Binding* b, const std::vector<Chunk>& chunks,
+                    double scale) {
   const bool f64 = dtype_ == DType::f64;
   if (options_.clip_norm > 0) {
-    const int64_t n = span_ / item_, pieces = (n + kChunk - 1) / kChunk;
+    const int64_t n = span_ / item_, pieces = (n + kPiece - 1) / kPiece;
     for (int64_t i = share(pieces, thread, threads); i < share(pieces, thread + 1, threads); ++i)
       squares_[size_t(i)] =
-          level_->rules->square_sum[f64](current_gradients() + i * kChunk * item_, std::min(kChunk, n - i * kChunk));
+          level_->rules->square_sum[f64](current_gradients() + i * kPiece * item_, std::min(kPiece, n - i * kPiece));
     if (threads > 1) barrier.wait();
     double total = 0;
     for (int64_t i = 0; i < pieces; ++i) total += squares_[size_t(i)];
@@ -256,9 +309,9 @@ void Stepper::apply(int thread, int threads, Barrier& barrier, const Binding* b,
   }
   const double clip = options_.clip_value > 0 ? options_.clip_value : INFINITY;
   const auto sweep = rule_->sweep[f64];
-  const int64_t n = int64_t(chunks_.size());
+  const int64_t n = int64_t(chunks.size());
   for (int64_t i = share(n, thread, threads); i < share(n, thread + 1, threads); ++i) {
-    Chunk& c = chunks_[size_t(i)];
+    const Chunk& c = chunks[size_t(i)];
     sweep(numbers_[size_t(c.group)], scale, clip, c.w, c.g, c.state, c.n);
   }
   if (!b) return;
@@ -286,13 +339,18 @@ void Stepper::commit(const Binding& b) {
 }
 
 // What every thread does after the jobs of one batch. The caller counts afterwards.
-void Stepper::iteration(Binding& b, int thread, int threads, bool update) {
-  if (threads > 1) b.barrier.wait();
+void Stepper::iteration(Bound& bound, int thread, int threads, bool update) {
+  const Binding& b = *bound.binding;
+  Barrier& barrier = bound.binding->barrier;
+  const std::vector<Chunk>& chunks = b.has_updates() ? bound.rest : chunks_;
+  const bool nothing_left = update && chunks.empty() && b.plan().sparse.empty() && b.plan().commits.empty();
+  if (nothing_left) return;
+  if (threads > 1) barrier.wait();
   if (options_.accumulate > 1) {
     accumulate(thread, threads);
-    if (threads > 1) b.barrier.wait();
+    if (threads > 1) barrier.wait();
   }
-  if (update) apply(thread, threads, b.barrier, &b, options_.accumulate > 1 ? 1.0 / double(micro + 1) : 1.0);
+  if (update) apply(thread, threads, barrier, &b, chunks, options_.accumulate > 1 ? 1.0 / double(micro + 1) : 1.0);
   if (thread == 0) commit(b);
 }
 
@@ -315,6 +373,7 @@ void Stepper::finished_update() {
 
 struct Stepper::Loop {
   Stepper& self;
+  Bound& bound;
   Binding& b;
   bool update;
   const pbp_feeder* feeder;
@@ -324,16 +383,29 @@ struct Stepper::Loop {
   double* results;
   size_t recorded;            // outputs a batch leaves in `results`
   std::vector<void*> inputs;  // where the feeder writes
+  std::vector<int64_t> row_bytes;
   int64_t done = 0;
   int64_t end = 0;                     // this region leaves before batch `end`
   const TeamChoice* choice = nullptr;  // leave as soon as the team drags, to be compared
-  bool failed = false, stop = false, leave = false, finished = false;
+  std::atomic<bool> failed{false};
+  bool stop = false, finished = false;
+
+  // Rows of batch i into the inputs: by thread 0, or by each its share.
+  static constexpr size_t kMostShared = 16;
+  bool shared() const { return feeder && feeder->shareable && inputs.size() <= kMostShared; }
+  void fill(int64_t i, int thread, int threads) {
+    const int64_t from = share(rows, thread, threads), n = share(rows, thread + 1, threads) - from;
+    if (!n) return;
+    void* to[kMostShared];
+    for (size_t k = 0; k < inputs.size(); ++k) to[k] = static_cast<char*>(inputs[k]) + from * row_bytes[k];
+    if (feeder->fill(feeder->context, first + i * rows + from, n, to) != 0) failed.store(true);
+  }
 
   // Thread 0 alone.
   void open(int64_t i) {
-    if (feeder) {
-      failed = feeder->fill(feeder->context, first + i * rows, rows, inputs.data()) != 0;
-      if (failed) return;
+    if (feeder && !shared()) {
+      if (feeder->fill(feeder->context, first + i * rows, rows, inputs.data()) != 0) failed.store(true);
+      if (failed.load()) return;
     }
     self.begin(b);
     update = self.updates_now();
@@ -343,34 +415,42 @@ struct Stepper::Loop {
     for (size_t j = 0; j < recorded; ++j) results[size_t(i) * recorded + j] = self.output(b, j);
     self.finished_batch(b, update);
     done = i + 1;
-    if (done == batches) return;
+    if (done == batches) {
+      finished = true;
+      return;
+    }
     const double t = now();
     stop = t >= until;
-    leave = done == end || (choice && b.barrier.dragged() && choice->doubts(t));
+    finished = stop || done == end || (choice && b.barrier.dragged() && choice->doubts(t));
   }
 
   static void body(int thread, int threads, void* context) {
     Loop& l = *static_cast<Loop*>(context);
     const int jobs = int(l.b.plan().jobs.size());
-    if (thread == 0) l.open(l.done);
+    int64_t i = l.done;
+    if (l.shared()) l.fill(i, thread, threads);
+    if (thread == 0) l.open(i);
     if (threads > 1) l.b.barrier.wait();
-    while (!l.failed) {
+    while (!l.failed.load(std::memory_order_relaxed)) {
       l.b.run_jobs(0, jobs, thread, threads, l.b.barrier);
-      l.self.iteration(l.b, thread, threads, l.update);
+      l.self.iteration(l.bound, thread, threads, l.update);
       if (threads > 1) l.b.barrier.wait();
+      // The next batch's rows come in while thread 0 counts; if the region ends here, they will come again.
+      if (l.shared() && i + 1 < l.batches) l.fill(i + 1, thread, threads);
       if (thread == 0) {
-        l.close(l.done);
-        l.finished = l.stop || l.leave || l.done == l.batches;
-        if (!l.finished) l.open(l.done);
+        l.close(i);
+        if (!l.finished) l.open(i + 1);
       }
       if (threads > 1) l.b.barrier.wait();
       if (l.finished) break;
+      ++i;
     }
   }
 };
 
 // Regions until the loop is done: one, unless the team drags and is compared with a step on one thread.
-void Stepper::run_loop(Loop& loop, TeamChoice& choice, bool many_steps) {
+void Stepper::run_loop(Loop& loop, bool many_steps) {
+  TeamChoice& choice = loop.bound.choice;
   const bool fixed = options_.threads > 0 || last_program_->forced_threads > 0;
   const int allowed = threads_for(last_program_, many_steps);
   loop.b.grow(allowed);
@@ -381,7 +461,7 @@ void Stepper::run_loop(Loop& loop, TeamChoice& choice, bool many_steps) {
     const int64_t before = loop.done;
     loop.end = measured && choice.probing() ? before + 1 : loop.batches;
     loop.choice = measured && threads > 1 ? &choice : nullptr;
-    loop.leave = false;
+    loop.finished = false;
     threads_used = run_team(threads, loop.b.barrier, Loop::body, &loop);
     if (!measured || loop.done == before) continue;
     const double ended = now();
@@ -391,6 +471,7 @@ void Stepper::run_loop(Loop& loop, TeamChoice& choice, bool many_steps) {
 }
 
 double Stepper::backward(Binding& b) {
+  if (b.has_updates()) b.set_updates({});
   begin(b);
   const int threads = threads_for(last_program_, false);
   b.grow(threads);
@@ -415,7 +496,7 @@ void Stepper::update(double lr) {
       threads, call.barrier,
       [](int thread, int n, void* context) {
         Call& c = *static_cast<Call*>(context);
-        c.self.apply(thread, n, c.barrier, c.self.last_, c.self.gradient_scale());
+        c.self.apply(thread, n, c.barrier, c.self.last_, c.self.chunks_, c.self.gradient_scale());
       },
       &call);
   finished_update();
@@ -428,16 +509,23 @@ double Stepper::step(Binding& b, double lr) {
     if (options_.accumulate == 1 || micro >= options_.accumulate) update(lr);
     return loss;
   }
-  Loop loop{*this, b, true, nullptr, 0, 0, 1, &lr, 0, result, 1, {}};
-  run_loop(loop, bound_.back().choice, false);
+  Bound& bound = bound_.back();
+  if (!bound.early.empty() && !b.has_updates()) b.set_updates(bound.updates);
+  Loop loop{*this, bound, b, true, nullptr, 0, 0, 1, &lr, 0, result, 1, {}, {}};
+  run_loop(loop, false);
   return result[0];
 }
 
 int64_t Stepper::run(Binding& b, const pbp_feeder& feeder, int64_t first, int64_t rows, int64_t batches,
                      const double* lrs, double seconds, double* results) {
   const double until = now() + seconds;
-  Loop loop{*this, b, true, &feeder, first, rows, batches, lrs, until, results, b.plan().outputs.size(), {}};
-  for (size_t k = 0; k < b.plan().inputs.size(); ++k) loop.inputs.push_back(b.input(int(k)));
+  Bound& bound = bound_.back();
+  Loop loop{*this, bound, b, true, &feeder, first, rows, batches, lrs, until, results, b.plan().outputs.size(), {}, {}};
+  for (size_t k = 0; k < b.plan().inputs.size(); ++k) {
+    b.place_input(int(k), nullptr);
+    loop.inputs.push_back(b.input(int(k)));
+    loop.row_bytes.push_back(b.plan().inputs[k].view.shape.count_from(1) * size_of(b.plan().input_types[k]));
+  }
   if (b.plan().has_host) {
     // The host's ops need the calling thread between regions: one batch at a time.
     for (int64_t i = 0; i < batches && !loop.stop; ++i) {
@@ -453,7 +541,8 @@ int64_t Stepper::run(Binding& b, const pbp_feeder& feeder, int64_t first, int64_
     }
     return loop.done;
   }
-  run_loop(loop, bound_.back().choice, true);
+  if (!bound.early.empty() && !b.has_updates()) b.set_updates(bound.updates);
+  run_loop(loop, true);
   if (loop.failed) throw HostError();
   return loop.done;
 }

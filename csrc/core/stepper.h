@@ -66,19 +66,37 @@ class Stepper {
     void* state[kMaxOptimStates];
     int64_t n;
   };
+  // Updates one parameter piece by piece, from within the backward pass.
+  struct Early : Update {
+    const Stepper* stepper;
+    int group;
+  };
+  struct Bound {
+    std::shared_ptr<Program> program;
+    std::unique_ptr<Binding> binding;
+    TeamChoice choice;
+    uint64_t epoch = 0;                         // of the addresses below
+    std::vector<std::unique_ptr<Early>> early;  // of the parameters the program can update itself
+    std::vector<const Update*> updates;         // by parameter, null for the others
+    std::vector<Chunk> rest;                    // what is left to the sweep then
+  };
   struct Loop;
 
   char* current_gradients() const { return (options_.accumulate > 1 ? sum_ : grad_)->data(); }
+  std::vector<Chunk> cut(const std::vector<const Update*>& updated) const;
   void bind_params();
+  void bind_updates(Bound& bound);
+  bool updates_early() const;
   void prepare_numbers(double lr);
   int threads_for(const Program* program, bool many_steps) const;
-  void run_loop(Loop& loop, TeamChoice& choice, bool many_steps);
+  void run_loop(Loop& loop, bool many_steps);
   void accumulate(int thread, int threads);
-  void apply(int thread, int threads, Barrier& barrier, const Binding* b, double scale);
+  void apply(int thread, int threads, Barrier& barrier, const Binding* b, const std::vector<Chunk>& chunks,
+             double scale);
   void commit(const Binding& b);
   void begin(Binding& b);
   double output(const Binding& b, size_t j) const;
-  void iteration(Binding& b, int thread, int threads, bool update);
+  void iteration(Bound& bound, int thread, int threads, bool update);
   bool updates_now() const { return micro + 1 >= options_.accumulate; }
   void finished_batch(const Binding& b, bool updated);
   void finished_update();
@@ -104,11 +122,6 @@ class Stepper {
   std::vector<double> squares_;  // a fixed piece of the gradient span each
   uint64_t epoch_ = 0;
   std::shared_ptr<Block> arena_;
-  struct Bound {
-    std::shared_ptr<Program> program;
-    std::unique_ptr<Binding> binding;
-    TeamChoice choice;
-  };
   std::vector<Bound> bound_;               // most recently used last
   const Binding* last_ = nullptr;          // the last run's; null once its arena is being overwritten
   const Program* last_program_ = nullptr;  // of the binding that `prepare` gave out last: bound_.back()

@@ -88,7 +88,8 @@ int run_team(int threads, Barrier& barrier, void (*body)(int, int, void*), void*
   const bool alone = threads <= 1 || orphan.load(std::memory_order_relaxed) || omp_in_parallel();
   if (!alone) {
     // Results do not depend on the number, and a runtime that cannot start its threads ends the process.
-    const int most = omp_get_num_procs() > 4 ? 4 * omp_get_num_procs() : 16;
+    static const int processors = omp_get_num_procs();  // a system call
+    const int most = processors > 4 ? 4 * processors : 16;
     threads = threads < most ? threads : most;
     if (threads > omp_get_thread_limit()) threads = omp_get_thread_limit();
   }

@@ -49,17 +49,25 @@ int quota_count() {
   return quota > 0 && period > 0 ? int(std::ceil(quota / period)) : 0;
 }
 
-// Reading the files takes as long as a small step, so that a run looks at them once a second.
-int recent_quota_count() {
-  static std::atomic<int64_t> read_at{0};
-  static std::atomic<int> value{0};
+// What the system grants: asking takes longer than a small step, so a run uses what was true within the last tenth of a
+// second.
+struct Machine {
+  int affinity, quota, processors;
+};
+Machine machine(bool recent) {
+  static std::atomic<int64_t> read_at{-1};
+  static std::atomic<int> affinity{1}, quota{0}, processors{1};
   timespec t;
   clock_gettime(CLOCK_MONOTONIC, &t);
-  if (t.tv_sec + 1 != read_at.load(std::memory_order_relaxed)) {
-    value.store(quota_count(), std::memory_order_relaxed);
-    read_at.store(t.tv_sec + 1, std::memory_order_relaxed);
+  const int64_t tick = int64_t(t.tv_sec) * 10 + t.tv_nsec / 100000000;
+  if (!recent || tick != read_at.load(std::memory_order_relaxed)) {
+    affinity.store(affinity_count(), std::memory_order_relaxed);
+    quota.store(quota_count(), std::memory_order_relaxed);
+    processors.store(openmp_processors(), std::memory_order_relaxed);
+    read_at.store(tick, std::memory_order_relaxed);
   }
-  return value.load(std::memory_order_relaxed);
+  return {affinity.load(std::memory_order_relaxed), quota.load(std::memory_order_relaxed),
+          processors.load(std::memory_order_relaxed)};
 }
 
 // The OpenMP variable, if it holds a number; 0 otherwise.
@@ -73,9 +81,10 @@ struct Choice {
   const char* reason;
 };
 
-Choice choose() {
+Choice choose(bool recent) {
+  const Machine m = machine(recent);
   const int variable = openmp_variable();
-  const int openmp_default = variable ? variable : openmp_processors();
+  const int openmp_default = variable ? variable : m.processors;
   const int openmp_now = openmp_max_threads();
   Choice c{0, ""};
   if (!stack.empty()) {
@@ -85,11 +94,8 @@ Choice choose() {
   } else if (variable) {
     c = {variable, "OMP_NUM_THREADS"};
   } else {
-    c = {affinity_count(), "CPU affinity"};
-    if (c.n > 1) {
-      const int quota = recent_quota_count();
-      if (quota && quota < c.n) c = {quota, "CPU quota"};
-    }
+    c = {m.affinity, "CPU affinity"};
+    if (m.quota && m.quota < c.n) c = {m.quota, "CPU quota"};
   }
   // Somebody (threadpoolctl) lowered OpenMP's own number in this thread: it caps whatever was chosen.
   if (openmp_now < openmp_default && openmp_now < c.n) c = {openmp_now, "OpenMP limit (threadpoolctl)"};
@@ -99,10 +105,10 @@ Choice choose() {
 }  // namespace
 
 ThreadChoice thread_choice() {
-  const Choice c = choose();
+  const Choice c = choose(false);
   return {c.n, c.reason};
 }
-int thread_count() { return choose().n; }
+int thread_count() { return choose(true).n; }
 
 void set_thread_count(int n) { chosen.store(n, std::memory_order_relaxed); }
 void push_thread_count(int n) { stack.push_back(n); }

@@ -10,7 +10,7 @@ struct ThreadChoice {
 };
 
 ThreadChoice thread_choice();
-int thread_count();            // thread_choice().threads, without the words
+int thread_count();            // thread_choice().threads of the last tenth of a second, without the words
 void set_thread_count(int n);  // 0: back to the default
 void push_thread_count(int n);
 void pop_thread_count();

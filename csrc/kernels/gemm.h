@@ -14,6 +14,7 @@ constexpr int64_t kGemmDepth = 512;  // k of one block: a panel of B (128 KiB at
 // a cache line or four on a page of its own. Narrow panels gain most (AVX2, 256 x 1024 x 1024: 67 % of peak in place,
 // 83 % copied).
 constexpr int64_t kPackRows = kVecBytes == 64 ? 512 : 128;
+constexpr int64_t kNear = int64_t(512) << 10;  // bytes of B or C that are taken to be in L2
 constexpr int64_t kTransposedRows = 48;  // rows of a block that is stored transposed: a multiple of every L, MR <= 12
 
 PBP_INLINE int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -28,6 +29,34 @@ struct Operand {
   PBP_INLINE Operand from(int64_t i, int64_t j) const { return {at + i * row + j * col, row, col}; }
 };
 
+// Memory that a product fetches ahead, a little with every tile: `rows` runs of `bytes`, `step` bytes apart.
+struct Stream {
+  const char* at = nullptr;
+  int64_t rows = 0, step = 0, bytes = 0;
+
+  // The `part`-th of so many equal parts.
+  PBP_INLINE void fetch(int64_t part, int64_t parts) const {
+    for (int64_t r = rows * part / parts, end = rows * (part + 1) / parts; r < end; ++r)
+      for (int64_t byte = 0; byte < bytes; byte += 64) __builtin_prefetch(at + r * step + byte, 0, 2);
+  }
+};
+
+// What one panel's tiles fetch: the panel of B that comes next, whose rows lie too far apart for the hardware to guess
+// (256 x 1024 x 1024 forward: 90 % of peak without, 94 % with); their own places in C; and a part of what the caller
+// wants afterwards.
+struct Ahead {
+  Stream next;
+  bool c = false;
+  const Stream* wanted = nullptr;
+  int n_wanted = 0;
+  int64_t panel = 0, panels = 1;
+
+  PBP_INLINE void fetch(int64_t tile, int64_t tiles) const {
+    next.fetch(tile, tiles);
+    for (int k = 0; k < n_wanted; ++k) wanted[k].fetch(panel * tiles + tile, panels * tiles);
+  }
+};
+
 // C (m, n) with rows `ldc` apart and contiguous columns = A (m, k) * B (k, n), then `out`; bias is (n).
 template <class T>
 struct Product {
@@ -38,6 +67,8 @@ struct Product {
   Out out = Out::kStore;
   const T* bias = nullptr;
   bool b_padded = false;  // B's rows are contiguous and readable up to the next multiple of 16 columns
+  const Stream* wanted = nullptr;  // fetched on the way
+  int n_wanted = 0;
 };
 
 // The length of k's blocks.
@@ -105,7 +136,7 @@ PBP_INLINE Panel<T> take_panel(int64_t k, int64_t w, int64_t width, const Operan
 // through a tile on the stack.
 template <class T>
 void gemm_panel(int64_t m, int64_t k, const Operand<T>& a, const Panel<T>& b, int nv, int64_t w, T* c, int64_t ldc,
-                Out out, const T* bias) {
+                Out out, const T* bias, const Ahead& ahead = {}) {
   constexpr int64_t L = kNativeLanes<T>;
   const RowTiles t = row_tiles(m, kTileRows[nv - 1]);
   alignas(64) T edge[kMaxTileRows * 2 * L];
@@ -114,6 +145,10 @@ void gemm_panel(int64_t m, int64_t k, const Operand<T>& a, const Panel<T>& b, in
     const int64_t rows = t.rows + (q < t.larger);
     const TileFn<T> tile = kTiles<T>[nv - 1][rows - 1];
     const T* x = a.at + i * a.row;
+    ahead.fetch(q, t.count);
+    if (ahead.c)
+      for (int64_t r = i; r < i + rows; ++r)
+        for (int64_t j = 0; j < w; j += 64 / int64_t(sizeof(T))) __builtin_prefetch(c + r * ldc + j, 1);
     if (whole) {
       tile(k, x, a.row, a.col, b.at, b.ld, c + i * ldc, ldc, out, bias);
     } else {
@@ -129,6 +164,10 @@ template <class T>
 void gemm_direct(const Product<T>& p, int width, T* work) {
   constexpr int64_t L = kNativeLanes<T>;
   const int64_t depth = gemm_depth(p.k);
+  const bool far = p.b.col == 1 && p.n * p.k * int64_t(sizeof(T)) > kNear;
+  const bool far_c = p.n * p.m * int64_t(sizeof(T)) > kNear;
+  const int64_t panels = ceil_div(p.n, width * L) * ceil_div(p.k, depth > 0 ? depth : 1);
+  int64_t panel = 0;
   Out out = p.out;
   int64_t k0 = 0;
   do {
@@ -138,7 +177,14 @@ void gemm_direct(const Product<T>& p, int width, T* work) {
       const int nv = int(ceil_div(w, L));
       const bool in_place = p.b.col == 1 && (w == nv * L || p.b_padded) && p.m < kPackRows;
       const Panel<T> b = take_panel(k, w, nv * L, p.b.from(k0, j), in_place, work);
-      gemm_panel(p.m, k, p.a.from(0, k0), b, nv, w, p.c + j, p.ldc, out, bias_at(p.bias, j));
+      Ahead ahead{{}, far_c, p.wanted, p.n_wanted, panel++, panels};
+      if (far) {
+        const bool last = j + w == p.n;
+        const int64_t next_j = last ? 0 : j + w, next_k = last ? k0 + k : k0;
+        ahead.next = {(const char*)p.b.from(next_k, next_j).at, min64(last ? depth : k, p.k - next_k),
+                      p.b.row * int64_t(sizeof(T)), min64(width * L, p.n - next_j) * int64_t(sizeof(T))};
+      }
+      gemm_panel(p.m, k, p.a.from(0, k0), b, nv, w, p.c + j, p.ldc, out, bias_at(p.bias, j), ahead);
     }
     out = Out::kAdd;
     k0 += k;

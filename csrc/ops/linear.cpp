@@ -58,6 +58,7 @@ struct Linear : OpDefaults {
     s.keep_in(0);
     s.keep_in(1);
     for (int i = 0; i < s.n_in(); ++i) s.accumulates(i);
+    for (int i = 1; i < s.n_in(); ++i) s.updates(i);
     s.any_layout(1);
     const double flops = 2 * double(p.in) * double(p.out);
     const double row = kRowNs + flops / kFlopsPerNs;
@@ -177,14 +178,44 @@ struct Linear : OpDefaults {
       const Operand<T> x{c.x(0) + i, p.in, 1};
       const View& v = c.d_in[1];
       const Out out = c.add[1] ? Out::kAdd : Out::kStore;
-      if (p.out == 1 || v.step(0) == 1)  // [in][ld]
-        gemm(Product<T>{end - i, p.out, p.rows, x.transposed(), d, c.dx(1) + i * v.step(1), v.step(1), out}, t.local);
-      else  // [out][in]
+      if (p.out != 1 && v.step(0) != 1) {  // [out][in]
         gemm(Product<T>{p.out, end - i, p.rows, d.transposed(), x, c.dx(1) + i, v.step(0), out}, t.local);
+        if (const Update* u = c.updates(1)) u->run(*u, c.dx(1) + i, i, p.out, end - i, v.step(0));
+      } else if (c.updates(1)) {
+        update_weight(c, p, x, d, i, end, v.step(1), t.local);
+      } else {  // [in][ld]
+        gemm(Product<T>{end - i, p.out, p.rows, x.transposed(), d, c.dx(1) + i * v.step(1), v.step(1), out}, t.local);
+      }
     }
     if (p.has_bias && c.dx(2) && t.end == weight_tasks(p)) {
       const T one = 1;  // db = (1 ... 1) dz: a row of ones with strides 0
       gemm(Product<T>{1, p.out, p.rows, {&one, 0, 0}, d, c.dx(2), p.out, c.add[2] ? Out::kAdd : Out::kStore}, t.local);
+      if (const Update* u = c.updates(2)) u->run(*u, c.dx(2), 0, 1, p.out, 0);
+    }
+  }
+
+  // dW of features [i, end) block by block, each followed by its update: weights and states come into cache while the
+  // product keeps the arithmetic units busy, and the gradient is read where it was made.
+  template <class T>
+  static void update_weight(const Ctx<T>& c, const LinearPlan& p, const Operand<T>& x, const Operand<T>& d, int64_t i,
+                            int64_t end, int64_t ld, void* local) {
+    constexpr int64_t kBlockColumns = 256, kBlockElements = int64_t(64) << 8;
+    const Update& u = *c.updates(1);
+    const int64_t width = p.out <= 2 * kBlockColumns ? ld : kBlockColumns;
+    const int64_t rows = ceil_div(kBlockElements, width * 48) * 48;
+    for (int64_t j = 0; j < p.out; j += width) {
+      const int64_t columns = min64(width, p.out - j);
+      for (int64_t r = i; r < end; r += rows) {
+        const int64_t n = min64(rows, end - r), at = r * ld + j;
+        Stream wanted[4];
+        for (int k = 0; k < u.spans; ++k)
+          wanted[k] = {u.span[k] + at * int64_t(sizeof(T)), n, ld * int64_t(sizeof(T)), columns * int64_t(sizeof(T))};
+        gemm(Product<T>{n, columns, p.rows, x.from(0, r - i).transposed(), d.from(0, j), c.dx(1) + at, ld, Out::kStore,
+                        nullptr, false, wanted, u.spans},
+             local);
+        const bool whole = columns == p.out;  // padding is zero and stays so: one run
+        u.run(u, c.dx(1) + at, at, whole ? 1 : n, whole ? n * ld : columns, ld);
+      }
     }
   }
 };

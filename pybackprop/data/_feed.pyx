@@ -22,6 +22,11 @@ cdef extern from "feeder.h":
         int (*fill)(void* context, int64_t first, int64_t rows, void* const* buffers) noexcept nogil
         void* context
         int needs_gil
+        int shareable
+
+cdef extern from "../data/rows.h" namespace "pbp":
+    void gather_rows_of_bytes(char* out, const char* data, Py_ssize_t stride, Py_ssize_t bytes, const int64_t* order,
+                              int64_t first, int64_t rows) noexcept nogil
 
 cdef extern from "../data/prefetch.h" namespace "pbp":
     cdef cppclass Prefetch:
@@ -137,16 +142,6 @@ cdef void gather_any(target_t* out, const Source* s, const int64_t* order, int64
         gather_rows(<const uint64_t*>NULL, out, s, order, first, rows)
 
 
-cdef void gather_bytes(char* out, const Source* s, const int64_t* order, int64_t first, int64_t rows) noexcept nogil:
-    cdef int64_t r
-    if order == NULL and s.row_stride == s.row_bytes:
-        memcpy(out, s.data + first * s.row_stride, rows * s.row_bytes)
-        return
-    for r in range(first, first + rows):
-        memcpy(out, s.data + (order[r] if order else r) * s.row_stride, s.row_bytes)
-        out += s.row_bytes
-
-
 cdef class _Feeder:
     """What ``Stepper.run`` and the trainer ask of a feeder: a capsule, a length, and rows on request."""
 
@@ -202,7 +197,7 @@ cdef int fill_arrays(void* context, int64_t first, int64_t rows, void* const* bu
     for i in range(table.count):
         s = &table.sources[i]
         if s.copies:
-            gather_bytes(<char*>buffers[i], s, table.order, first, rows)
+            gather_rows_of_bytes(<char*>buffers[i], s.data, s.row_stride, s.row_bytes, table.order, first, rows)
         elif s.target == F32:
             gather_any(<float*>buffers[i], s, table.order, first, rows)
         elif s.target == F64:
@@ -276,6 +271,7 @@ cdef class ArrayFeeder(_Feeder):
         self.feeder.fill = fill_arrays
         self.feeder.context = &self.table
         self.feeder.needs_gil = 0
+        self.feeder.shareable = 1
 
     cdef _acquire(self, Py_ssize_t i, array, str dtype, scaling, Py_ssize_t rows):
         cdef Source* s = &self.table.sources[i]
@@ -374,6 +370,7 @@ cdef class PrefetchFeeder(_Feeder):
         self._start()
         self.feeder.fill = Prefetch.fill
         self.feeder.needs_gil = 0
+        self.feeder.shareable = 0
 
     cdef _start(self):
         cdef vector[int64_t] row_bytes
