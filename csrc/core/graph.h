@@ -47,6 +47,7 @@ struct Phase {
   double cost = 0;  // ns a task
   bool rows = false;
   uint32_t local = 0;  // rows phase: bit i: input i is read at the task's own rows only
+  int number = 0;      // Task::phase
 };
 
 struct Saved {
@@ -68,6 +69,10 @@ struct Node {
   std::vector<uint8_t> keep_in, keep_out, no_gradient, constant_out, accumulates, any_layout, updates, sparse;
   std::vector<Saved> saved;
   std::vector<Phase> phases[2];
+  struct Instead {  // of a pass's phases; tasks 0: nothing
+    Phase phase;
+    int unwanted = 0, trained = 0;  // inputs
+  } instead[2];
   int64_t scratch[2] = {0, 0}, local[2] = {0, 0};
 
   const char* name() const { return op ? op->name : "function"; }

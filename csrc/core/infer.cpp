@@ -161,9 +161,16 @@ void Infer::updates(int i) { p_->node.updates.at(size_t(i)) = 1; }
 void Infer::sparse_gradient(int i) { p_->node.sparse.at(size_t(i)) = 1; }
 
 void Infer::rows(Pass pass, int64_t n, double cost, uint32_t local) {
-  p_->node.phases[pass].push_back({n, cost, true, local});
+  auto& phases = p_->node.phases[pass];
+  phases.push_back({n, cost, true, local, int(phases.size())});
 }
-void Infer::phase(Pass pass, int64_t tasks, double cost) { p_->node.phases[pass].push_back({tasks, cost, false, 0}); }
+void Infer::phase(Pass pass, int64_t tasks, double cost) {
+  auto& phases = p_->node.phases[pass];
+  phases.push_back({tasks, cost, false, 0, int(phases.size())});
+}
+void Infer::instead(Pass pass, int i, int trained, int64_t tasks, double cost) {
+  p_->node.instead[pass] = {{tasks, cost, false, 0, kInstead}, i, trained};
+}
 void Infer::scratch(Pass pass, int64_t bytes) { p_->node.scratch[pass] = bytes; }
 void Infer::local(Pass pass, int64_t bytes) { p_->node.local[pass] = bytes; }
 
@@ -197,6 +204,8 @@ void Absorb::add_cost(double forward, double backward) {
     if (!p_->node.phases[pass].empty()) {
       Phase& first = p_->node.phases[pass][0];
       if (first.tasks > 0) first.cost += extra[pass] / double(first.tasks);
+      Phase& other = p_->node.instead[pass].phase;
+      if (other.tasks > 0) other.cost += extra[pass] / double(other.tasks);
     }
 }
 void* Absorb::plan_bytes() {

@@ -14,6 +14,11 @@ struct RuleNumbers {
   double v[kMaxOptimNumbers];
 };
 
+// `rows` runs of n elements, `step` apart, in every span alike.
+struct Extent {
+  int64_t rows, n, step;
+};
+
 // One update rule. States are spans laid out like the parameters, zero at the start (Rule::initial says otherwise).
 struct RuleEntry {
   const char* name;           // "sgd", "adam", …
@@ -22,11 +27,11 @@ struct RuleEntry {
   const char* const* states;  // names of the state spans, in order, null-terminated (at most kMaxOptimStates)
   // Once per step and group: step counts from 1; lr already includes schedule and the group's multiple.
   void (*prepare)(const double* h, double lr, int64_t step, RuleNumbers& numbers);
-  // w[i] -= …  over n elements. Index 0 float, 1 double. Result at i depends on i's operands alone. `scale` multiplies
+  // w[i] -= …  over the extent. Index 0 float, 1 double. Result at i depends on i's operands alone. `scale` multiplies
   // every gradient first (clipping by norm, averaging of accumulated gradients), then it is clamped to [-clip, clip]
   // (inf: off).
   void (*sweep[2])(const RuleNumbers&, double scale, double clip, void* w, const void* g, void* const* state,
-                   int64_t n);
+                   const Extent& extent);
   double initial_state[kMaxOptimStates];  // value each state span starts from
   bool sparse;  // may be applied to touched rows only (SGD, Adagrad; Adam with SparseAdam's semantics)
 };

@@ -17,7 +17,7 @@ View dense_view(const Shape& s) {
   return v;
 }
 
-void finish_single_task(Item& item) { item.phases = {Phase{1, 0, false, 0}}; }
+void finish_single_task(Item& item) { item.phases = {Phase{1, 0, false, 0, 0}}; }
 
 }  // namespace
 
@@ -178,7 +178,7 @@ struct Plan::Builder {
     if (from.buffer >= 0) item.in = {from};
     item.out = {to};
     item.label = label + " (" + (op + 1) + ")";
-    item.phases = {Phase{to.view.count(), 0.3, false, 0}};
+    item.phases = {Phase{to.view.count(), 0.3, false, 0, 0}};
     plan.items.push_back(std::move(item));
   }
 
@@ -211,7 +211,10 @@ struct Plan::Builder {
   }
 
   void finish(Item& item, const Node& n, Pass pass) {
-    item.phases = n.phases[pass];
+    const Node::Instead& other = n.instead[pass];
+    const bool instead = other.phase.tasks > 0 && loss >= 0 && wanted[size_t(n.in[size_t(other.trained)])] &&
+                         !carries(n, size_t(other.unwanted));
+    item.phases = instead ? std::vector<Phase>{other.phase} : n.phases[pass];
     if (item.phases.empty()) finish_single_task(item);
     if (n.scratch[pass]) item.scratch = add_buffer(Space::arena, n.scratch[pass]);
     item.local = n.local[pass];
@@ -486,11 +489,11 @@ struct Plan::Builder {
       plan.input_types.push_back(value(v).dtype);
       plan.input_names.push_back(graph.describe(v));
     }
+    if (loss >= 0) find_gradients();
     for (size_t i = 0; i < nodes.size(); ++i)
       if (live[i]) forward_item(int(i));
 
     if (loss >= 0) {
-      find_gradients();
       // The gradient of the loss itself is one, written before every run.
       plan.one = arena(value(loss).shape, plan.dtype);
       plan.buffers[size_t(plan.one)].persistent = true;

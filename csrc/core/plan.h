@@ -52,7 +52,8 @@ struct Item {
 struct Job {
   TaskFn fn;
   int item;
-  int phase;
+  int phase;     // index into Item::phases
+  int number;    // Task::phase
   int64_t n;     // tasks, or rows
   bool barrier;  // wait for everybody before it
 };

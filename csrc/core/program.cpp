@@ -145,7 +145,7 @@ void Binding::run_jobs(int first, int last, int thread, int threads, Barrier& wa
   for (int j = first; j < last; ++j) {
     const Job& job = jobs[j];
     if (job.barrier && threads > 1) wait.wait();
-    Task t{job.phase, 0, job.n, local};
+    Task t{job.number, 0, job.n, local};
     if (threads > 1) {
       t.begin = (thread * job.n + threads - 1) / threads;
       t.end = ((thread + 1) * job.n + threads - 1) / threads;

@@ -138,7 +138,7 @@ struct Schedule {
           ++plan.barriers;
         }
         since.insert(since.end(), now.begin(), now.end());
-        plan.jobs.push_back({item.fn, int(i), int(p), item.phases[p].tasks, barrier});
+        plan.jobs.push_back({item.fn, int(i), int(p), item.phases[p].number, item.phases[p].tasks, barrier});
         plan.cost += item.phases[p].cost * double(item.phases[p].tasks);
       }
     }

@@ -193,13 +193,10 @@ void Stepper::bind_updates(Bound& bound) {
         const Early& early = static_cast<const Early&>(u);
         const Stepper& s = *early.stepper;
         const double clip = s.options_.clip_value > 0 ? s.options_.clip_value : INFINITY;
-        for (int64_t r = 0; r < rows; ++r) {
-          const int64_t at = (offset + r * step) * s.item_;
-          void* state[kMaxOptimStates] = {};
-          for (int i = 1; i < early.spans; ++i) state[i - 1] = early.span[i] + at;
-          s.rule_->sweep[s.dtype_ == DType::f64](s.numbers_[size_t(early.group)], 1.0, clip, early.span[0] + at,
-                                                 static_cast<const char*>(g) + r * step * s.item_, state, cols);
-        }
+        void* state[kMaxOptimStates] = {};
+        for (int i = 1; i < early.spans; ++i) state[i - 1] = early.span[i] + offset * s.item_;
+        s.rule_->sweep[s.dtype_ == DType::f64](s.numbers_[size_t(early.group)], 1.0, clip,
+                                               early.span[0] + offset * s.item_, g, state, {rows, cols, step});
       };
       bound.updates[size_t(k)] = e.get();
       bound.early.push_back(std::move(e));
@@ -312,7 +309,7 @@ void Stepper::apply(int thread, int threads, Barrier& barrier, const Binding* b,
   const int64_t n = int64_t(chunks.size());
   for (int64_t i = share(n, thread, threads); i < share(n, thread + 1, threads); ++i) {
     const Chunk& c = chunks[size_t(i)];
-    sweep(numbers_[size_t(c.group)], scale, clip, c.w, c.g, c.state, c.n);
+    sweep(numbers_[size_t(c.group)], scale, clip, c.w, c.g, c.state, {1, c.n, 0});
   }
   if (!b) return;
   for (const SparseSlot& slot : b->plan().sparse) {
@@ -324,7 +321,7 @@ void Stepper::apply(int thread, int threads, Barrier& barrier, const Binding* b,
       void* rows[kMaxOptimStates] = {};
       for (size_t s = 0; s < sparse_states_.size(); ++s) rows[s] = sparse_states_[s][k]->data() + r.rows[i] * width;
       sweep(numbers_[size_t(groups_[k])], scale, clip, params_[k]->data() + r.rows[i] * width,
-            static_cast<const char*>(r.values) + i * width, rows, r.width);
+            static_cast<const char*>(r.values) + i * width, rows, {1, r.width, 0});
     }
   }
 }

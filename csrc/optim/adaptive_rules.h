@@ -58,7 +58,7 @@ struct AdamRule {
 
   template <class T>
   static void run(const RuleNumbers& numbers, double scale, double clip, void* w, const void* g, void* const* state,
-                  int64_t n) {
+                  const Extent& n) {
     sweep<T, Update<T>>(numbers, scale, clip, w, g, state, n);
   }
 };
@@ -118,7 +118,7 @@ struct RmsProp {
 
   template <class T>
   static void run(const RuleNumbers& numbers, double scale, double clip, void* w, const void* g, void* const* state,
-                  int64_t n) {
+                  const Extent& n) {
     const bool heavy = numbers.v[kMomentum] != 0, center = numbers.v[kCentered] != 0;
     void* const used[] = {state[0], heavy ? state[1] : state[2], state[2]};
     if (heavy && center)
@@ -166,7 +166,7 @@ struct Adagrad {
 
   template <class T>
   static void run(const RuleNumbers& numbers, double scale, double clip, void* w, const void* g, void* const* state,
-                  int64_t n) {
+                  const Extent& n) {
     sweep<T, Update<T>>(numbers, scale, clip, w, g, state, n);
   }
 };

@@ -50,7 +50,7 @@ struct Sgd {
 
   template <class T>
   static void run(const RuleNumbers& numbers, double scale, double clip, void* w, const void* g, void* const* state,
-                  int64_t n) {
+                  const Extent& n) {
     if (numbers.v[kMomentum] == 0)
       sweep<T, Plain<T>>(numbers, scale, clip, w, g, state, n);
     else if (numbers.v[kNesterov] != 0)
@@ -95,7 +95,7 @@ struct Lion {
 
   template <class T>
   static void run(const RuleNumbers& numbers, double scale, double clip, void* w, const void* g, void* const* state,
-                  int64_t n) {
+                  const Extent& n) {
     sweep<T, Update<T>>(numbers, scale, clip, w, g, state, n);
   }
 };

@@ -45,14 +45,21 @@ PBP_INLINE void sweep_clipped(const Update& update, double scale, double clip, T
 // `state` lists this variant's spans, Update::kStates of them.
 template <class T, class Update>
 PBP_INLINE void sweep(const RuleNumbers& numbers, double scale, double clip, void* w, const void* g, void* const* state,
-                      int64_t n) {
+                      const Extent& extent) {
   const Update update(numbers);
   T* weight = static_cast<T*>(w);
   const T* gradient = static_cast<const T*>(g);
-  if (clip < HUGE_VAL)
-    sweep_clipped<T, Update, true>(update, scale, clip, weight, gradient, state, n);
-  else
-    sweep_clipped<T, Update, false>(update, scale, clip, weight, gradient, state, n);
+  void* spans[kMaxOptimStates] = {};
+  for (int k = 0; k < Update::kStates; ++k) spans[k] = state[k];
+  for (int64_t r = 0; r < extent.rows; ++r) {
+    if (clip < HUGE_VAL)
+      sweep_clipped<T, Update, true>(update, scale, clip, weight, gradient, spans, extent.n);
+    else
+      sweep_clipped<T, Update, false>(update, scale, clip, weight, gradient, spans, extent.n);
+    weight += extent.step;
+    gradient += extent.step;
+    for (int k = 0; k < Update::kStates; ++k) spans[k] = static_cast<T*>(spans[k]) + extent.step;
+  }
 }
 
 template <class T>
