@@ -68,12 +68,15 @@ struct Node {
   size_t plan_size = 0;
   std::vector<uint8_t> keep_in, keep_out, no_gradient, constant_out, accumulates, any_layout, updates, sparse;
   std::vector<Saved> saved;
-  std::vector<Phase> phases[2];
-  struct Instead {  // of a pass's phases; tasks 0: nothing
-    Phase phase;
-    int unwanted = 0, trained = 0;  // inputs
-  } instead[2];
-  int64_t scratch[2] = {0, 0}, local[2] = {0, 0};
+  struct Way {  // how a pass is cut
+    std::vector<Phase> phases;
+    int64_t scratch = 0;
+  };
+  Way ways[2][2];                         // of each pass: the usual one, and one to take instead
+  int unwanted[2] = {-1, -1}, trained[2]; // inputs that decide about it; -1: there is none
+  int64_t local[2] = {0, 0};
+
+  Way& way(int pass) { return ways[pass][unwanted[pass] >= 0]; }  // being declared
 
   const char* name() const { return op ? op->name : "function"; }
 };

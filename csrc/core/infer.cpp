@@ -160,18 +160,22 @@ void Infer::any_layout(int i) { p_->node.any_layout.at(size_t(i)) = 1; }
 void Infer::updates(int i) { p_->node.updates.at(size_t(i)) = 1; }
 void Infer::sparse_gradient(int i) { p_->node.sparse.at(size_t(i)) = 1; }
 
+namespace {
+void declare(Node& node, Pass pass, Phase phase) {
+  auto& phases = node.way(pass).phases;
+  phase.number = int(phases.size()) + (node.unwanted[pass] >= 0 ? kInstead : 0);
+  phases.push_back(phase);
+}
+}  // namespace
 void Infer::rows(Pass pass, int64_t n, double cost, uint32_t local) {
-  auto& phases = p_->node.phases[pass];
-  phases.push_back({n, cost, true, local, int(phases.size())});
+  declare(p_->node, pass, {n, cost, true, local, 0});
 }
-void Infer::phase(Pass pass, int64_t tasks, double cost) {
-  auto& phases = p_->node.phases[pass];
-  phases.push_back({tasks, cost, false, 0, int(phases.size())});
+void Infer::phase(Pass pass, int64_t tasks, double cost) { declare(p_->node, pass, {tasks, cost, false, 0, 0}); }
+void Infer::instead(Pass pass, int i, int trained) {
+  p_->node.unwanted[pass] = i;
+  p_->node.trained[pass] = trained;
 }
-void Infer::instead(Pass pass, int i, int trained, int64_t tasks, double cost) {
-  p_->node.instead[pass] = {{tasks, cost, false, 0, kInstead}, i, trained};
-}
-void Infer::scratch(Pass pass, int64_t bytes) { p_->node.scratch[pass] = bytes; }
+void Infer::scratch(Pass pass, int64_t bytes) { p_->node.way(pass).scratch = bytes; }
 void Infer::local(Pass pass, int64_t bytes) { p_->node.local[pass] = bytes; }
 
 void* Infer::plan_bytes(size_t n) {
@@ -201,11 +205,10 @@ void Absorb::add_cost(double forward, double backward) {
   const double n = double(p_->graph.value(p_->node.out[0]).shape.count());
   const double extra[2] = {forward * n, backward * n};
   for (int pass = 0; pass < 2; ++pass)
-    if (!p_->node.phases[pass].empty()) {
-      Phase& first = p_->node.phases[pass][0];
-      if (first.tasks > 0) first.cost += extra[pass] / double(first.tasks);
-      Phase& other = p_->node.instead[pass].phase;
-      if (other.tasks > 0) other.cost += extra[pass] / double(other.tasks);
+    for (Node::Way& way : p_->node.ways[pass]) {
+      if (way.phases.empty()) continue;
+      Phase& phase = pass == kForward ? way.phases.back() : way.phases.front();  // where elements are made, and read
+      if (phase.tasks > 0) phase.cost += extra[pass] / double(phase.tasks);
     }
 }
 void* Absorb::plan_bytes() {

@@ -13,7 +13,7 @@ constexpr int64_t kAlign = 64;  // bytes: every buffer starts on a cache line
 
 enum class DType : uint8_t { f32, f64, i64 };
 enum Pass : int { kForward = 0, kBackward = 1 };
-constexpr int kInstead = -1;  // Task::phase of the tasks declared with Infer::instead
+constexpr int kInstead = 16;  // Task::phase of the first phase declared after Infer::instead
 
 struct Shape {
   int rank = 0;
@@ -195,9 +195,9 @@ class Infer {
   void rows(Pass, int64_t n, double cost_per_row, uint32_t local = 0);
   // phase: `tasks` independent tasks; a barrier stands before and after.
   void phase(Pass, int64_t tasks, double cost_per_task);
-  // instead: in a program that trains input `trained` but does not want the gradient of input `i`, these tasks are the
-  // whole pass.
-  void instead(Pass, int i, int trained, int64_t tasks, double cost_per_task);
+  // instead: phases and scratch of this pass declared after it take the place of those before, in a program that trains
+  // input `trained` and does not want the gradient of input `i`.
+  void instead(Pass, int i, int trained);
   void scratch(Pass, int64_t bytes);
   void local(Pass, int64_t bytes);
 

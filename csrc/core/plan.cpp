@@ -211,12 +211,12 @@ struct Plan::Builder {
   }
 
   void finish(Item& item, const Node& n, Pass pass) {
-    const Node::Instead& other = n.instead[pass];
-    const bool instead = other.phase.tasks > 0 && loss >= 0 && wanted[size_t(n.in[size_t(other.trained)])] &&
-                         !carries(n, size_t(other.unwanted));
-    item.phases = instead ? std::vector<Phase>{other.phase} : n.phases[pass];
+    const bool instead = n.unwanted[pass] >= 0 && loss >= 0 && wanted[size_t(n.in[size_t(n.trained[pass])])] &&
+                         !carries(n, size_t(n.unwanted[pass]));
+    const Node::Way& way = n.ways[pass][instead];
+    item.phases = way.phases;
     if (item.phases.empty()) finish_single_task(item);
-    if (n.scratch[pass]) item.scratch = add_buffer(Space::arena, n.scratch[pass]);
+    if (way.scratch) item.scratch = add_buffer(Space::arena, way.scratch);
     item.local = n.local[pass];
     plan.local_bytes = std::max(plan.local_bytes, round_up(item.local, kAlign));
   }

@@ -74,7 +74,7 @@ struct Product {
 // The length of k's blocks.
 PBP_INLINE int64_t gemm_depth(int64_t k) {
   const int64_t blocks = ceil_div(k, kGemmDepth);
-  return blocks > 1 ? ceil_div(k, blocks) : k;
+  return blocks > 1 ? ceil_div(ceil_div(k, blocks), kLanes) * kLanes : k;
 }
 
 // Private bytes a product over k needs at most, for either dtype and form.

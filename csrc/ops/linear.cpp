@@ -9,6 +9,7 @@
 
 #include "../kernels/export.h"
 #include "../kernels/gemm.h"
+#include "../kernels/loops.h"
 
 namespace pbp {
 namespace {
@@ -16,11 +17,12 @@ namespace {
 constexpr double kFlopsPerNs = 150;  // of one thread, single precision: for the cost model only
 constexpr double kElementNs = 0.05;  // a value written, or read once more, in cache
 constexpr double kRowNs = 10;
-constexpr int64_t kManyColumns = 128;  // enough for several threads
+constexpr int64_t kPartRows = 16;
 
 struct LinearPlan {
   int64_t rows, in, out;
   int64_t features;  // rows of the stored weight in one task of dW
+  int64_t blocks;    // of the forward product's sum, see gemm_depth
   bool has_bias, absorbed, needs_x;
   int preactivation;  // index of the saved buffer; -1: the function's backward reads y
   RowFn row;
@@ -68,16 +70,19 @@ struct Linear : OpDefaults {
     s.rows(kBackward, p.rows, row + kElementNs * double(p.in), 1);
     const double weight_ns = flops * double(p.rows) / kFlopsPerNs + kElementNs * double(p.in * p.out);
     s.phase(kBackward, tasks, weight_ns / double(tasks));
-    // A core that writes a weight which another one has read waits for it line by line. With few rows a weight is most
-    // of the traffic: where no dx asks for all of it, each thread keeps the columns it reads and updates.
-    if (p.out >= kManyColumns && p.rows <= p.in) {
-      const int64_t columns = ceil_div(p.out, kLanes);
-      s.instead(kForward, 0, 1, columns, double(p.rows) * (row + kElementNs * double(p.out)) / double(columns));
-      s.instead(kBackward, 0, 1, columns, weight_ns / double(columns));
-    }
     s.local(kForward, gemm_local(p.in));
     s.local(kBackward, gemm_local(p.out > p.rows ? p.out : p.rows));
     s.scratch(kBackward, p.rows * p.out * int64_t(sizeof(double)));  // dz, if a function is absorbed
+    // A core that writes a weight which another one has read waits for it line by line. With few rows the weight is most
+    // of the traffic: where no dx asks for all of it, each thread multiplies with the features it updates.
+    p.blocks = p.in ? ceil_div(p.in, gemm_depth(p.in)) : 1;
+    if (p.blocks > 1 && p.rows <= p.in) {
+      const int64_t parts = p.blocks * ceil_div(p.rows, kPartRows);
+      s.instead(kForward, 0, 1);
+      s.phase(kForward, parts, double(p.rows) * row / double(parts));
+      s.rows(kForward, p.rows, kElementNs * double((p.blocks + 1) * p.out));
+      s.scratch(kForward, p.blocks * p.rows * p.out * int64_t(sizeof(double)));
+    }
     return true;
   }
 
@@ -97,48 +102,29 @@ struct Linear : OpDefaults {
     return true;
   }
 
-  // By rows, or instead by columns.
   template <class T>
   static void forward(const Ctx<T>& c, const Task& t) {
     const auto& p = c.template planned<LinearPlan>();
-    const Columns cols = columns(p, t);
-    const int64_t first = t.phase == kInstead ? 0 : t.begin, last = t.phase == kInstead ? p.rows : t.end;
-    const Operand<T> w = weight(c.in[1], c.x(1), p.out).transposed().from(0, cols.first);
-    const bool padded = w.col == 1 && w.row % kLanes == 0 && w.row >= p.out;
-    // The function follows while a block is in cache. Where nobody will read z again, it is made in y's own place.
-    T* const z = p.preactivation >= 0 && c.saved[p.preactivation].data ? c.kept(p.preactivation) : c.y();
+    if (t.phase == kInstead) return forward_parts(c, p, t);
+    if (t.phase == kInstead + 1) return join_parts(c, p, t);
+    // The function follows while a block is in cache.
+    T* const z = preactivation(c, p);
     const int64_t block = row_block<T>(p.in + p.out);
-    for (int64_t r = first; r < last; r += block) {
-      const int64_t rows = min64(block, last - r), at = r * p.out + cols.first;
-      gemm(Product<T>{rows,
-                      cols.n,
-                      p.in,
-                      {c.x(0) + r * p.in, p.in, 1},
-                      w,
-                      z + at,
-                      p.out,
-                      p.has_bias ? Out::kBias : Out::kStore,
-                      p.has_bias ? c.x(2) + cols.first : nullptr,
-                      padded},
-           t.local);
-      if (p.absorbed)
-        each_run(p, rows, cols, [&](int64_t i, int64_t n) __attribute__((always_inline)) {
-          p.row.forward(p.row_plan, z + at + i, c.y() + at + i, n);
-        });
+    for (int64_t r = t.begin; r < t.end; r += block) {
+      const int64_t rows = min64(block, t.end - r), at = r * p.out;
+      forward_product(c, p, r, rows, 0, p.in, z + at, p.has_bias, t.local);
+      if (p.absorbed) p.row.forward(p.row_plan, z + at, c.y() + at, rows * p.out);
     }
   }
 
-  // Phase 0, by rows: dz and dx. Phase 1, by input features: dW, and db with the last of them. Or instead by columns:
-  // dz, dW and db.
+  // Phase 0, by rows: dz and dx. Phase 1, by input features: dW, and db with the last of them.
   template <class T>
   static void backward(const Ctx<T>& c, const Task& t) {
     const auto& p = c.template planned<LinearPlan>();
-    if (t.phase == 0) return backward_rows(c, p, t);
-    if (t.phase == 1) return backward_weight(c, p, t);
-    const Columns cols = columns(p, t);
-    if (p.absorbed) derivative(c, p, 0, p.rows, cols);
-    if (c.dx(1)) weight_gradient(c, p, 0, p.in, cols, t.local);
-    bias_gradient(c, p, cols, t.local);
+    if (t.phase == 0)
+      backward_rows(c, p, t);
+    else
+      backward_weight(c, p, t);
   }
 
  private:
@@ -164,31 +150,51 @@ struct Linear : OpDefaults {
     return p.absorbed ? static_cast<const T*>(c.scratch) : c.dy();
   }
 
-  struct Columns {  // [first, first + n) of the output
-    int64_t first, n;
-  };
-  static PBP_INLINE Columns columns(const LinearPlan& p, const Task& t) {
-    if (t.phase != kInstead) return {0, p.out};
-    return {t.begin * kLanes, min64(t.end * kLanes, p.out) - t.begin * kLanes};
-  }
-  // body(offset, length) for the contiguous runs of these columns in `rows` rows.
-  template <class Body>
-  static PBP_INLINE void each_run(const LinearPlan& p, int64_t rows, const Columns& cols, Body body) {
-    if (cols.n == p.out) return body(0, rows * p.out);
-    for (int64_t r = 0; r < rows; ++r) body(r * p.out, cols.n);
+  // Where nobody will read z again, it is made in y's own place.
+  template <class T>
+  static PBP_INLINE T* preactivation(const Ctx<T>& c, const LinearPlan& p) {
+    return p.preactivation >= 0 && c.saved[p.preactivation].data ? c.kept(p.preactivation) : c.y();
   }
 
-  // dz = dy f' at rows [r, r + rows).
+  // Rows [r, r + rows), summed over features [k, k + depth).
   template <class T>
-  static PBP_INLINE void derivative(const Ctx<T>& c, const LinearPlan& p, int64_t r, int64_t rows,
-                                    const Columns& cols) {
-    const int64_t at = r * p.out + cols.first;
-    const T* const x = p.needs_x ? c.kept(p.preactivation) + at : nullptr;
-    const T* const y = p.needs_x ? nullptr : c.y() + at;
-    T* const to = static_cast<T*>(c.scratch) + at;
-    each_run(p, rows, cols, [&](int64_t i, int64_t n) __attribute__((always_inline)) {
-      p.row.backward(p.row_plan, x ? x + i : nullptr, y ? y + i : nullptr, c.dy() + at + i, to + i, n);
-    });
+  static PBP_INLINE void forward_product(const Ctx<T>& c, const LinearPlan& p, int64_t r, int64_t rows, int64_t k,
+                                         int64_t depth, T* to, bool bias, void* local) {
+    const Operand<T> w = weight(c.in[1], c.x(1), p.out).transposed();
+    gemm(Product<T>{rows,
+                    p.out,
+                    depth,
+                    {c.x(0) + r * p.in + k, p.in, 1},
+                    w.from(k, 0),
+                    to,
+                    p.out,
+                    bias ? Out::kBias : Out::kStore,
+                    bias ? c.x(2) : nullptr,
+                    w.col == 1 && w.row % kLanes == 0 && w.row >= p.out},
+         local);
+  }
+
+  // Task: a block of the sum, and in it a few rows. The same blocks, added in the same order, as in one product.
+  template <class T>
+  static void forward_parts(const Ctx<T>& c, const LinearPlan& p, const Task& t) {
+    const int64_t per = ceil_div(p.rows, kPartRows), depth = gemm_depth(p.in), most = row_block<T>(depth + p.out);
+    for (int64_t i = t.begin; i < t.end;) {
+      const int64_t b = i / per, r = (i - b * per) * kPartRows, k = b * depth;
+      const int64_t last = min64((min64(t.end, (b + 1) * per) - b * per) * kPartRows, p.rows);
+      const int64_t rows = min64(most / kPartRows * kPartRows, last - r);
+      T* const part = static_cast<T*>(c.scratch) + (b * p.rows + r) * p.out;
+      forward_product(c, p, r, rows, k, min64(depth, p.in - k), part, p.has_bias && b == 0, t.local);
+      i += ceil_div(rows, kPartRows);
+    }
+  }
+  template <class T>
+  static void join_parts(const Ctx<T>& c, const LinearPlan& p, const Task& t) {
+    const int64_t at = t.begin * p.out, n = (t.end - t.begin) * p.out;
+    T* const z = preactivation(c, p) + at;
+    const T* part = static_cast<const T*>(c.scratch) + at;
+    auto add = [](Vec<T> a, Vec<T> b) __attribute__((always_inline)) { return a + b; };
+    for (int64_t b = 1; b < p.blocks; ++b) map<T>(n, add, z, b == 1 ? part : z, part + b * p.rows * p.out);
+    if (p.absorbed) p.row.forward(p.row_plan, z, c.y() + at, n);
   }
 
   template <class T>
@@ -197,13 +203,15 @@ struct Linear : OpDefaults {
     const Operand<T> w = weight(c.in[1], c.x(1), p.out);
     const int64_t block = row_block<T>(p.in + p.out);
     for (int64_t r = t.begin; r < t.end; r += block) {
-      const int64_t rows = min64(block, t.end - r);
-      if (p.absorbed) derivative(c, p, r, rows, {0, p.out});
+      const int64_t rows = min64(block, t.end - r), at = r * p.out;
+      if (p.absorbed)
+        p.row.backward(p.row_plan, p.needs_x ? c.kept(p.preactivation) + at : nullptr, p.needs_x ? nullptr : c.y() + at,
+                       c.dy() + at, static_cast<T*>(c.scratch) + at, rows * p.out);
       if (c.dx(0))
         gemm(Product<T>{rows,
                         p.in,
                         p.out,
-                        {dz(c, p) + r * p.out, p.out, 1},
+                        {dz(c, p) + at, p.out, 1},
                         w,
                         c.dx(0) + r * p.in,
                         p.in,
@@ -215,52 +223,37 @@ struct Linear : OpDefaults {
   template <class T>
   static void backward_weight(const Ctx<T>& c, const LinearPlan& p, const Task& t) {
     const int64_t i = t.begin * p.features, end = min64(t.end * p.features, p.in);
-    if (c.dx(1)) weight_gradient(c, p, i, end - i, {0, p.out}, t.local);
-    if (t.end == weight_tasks(p)) bias_gradient(c, p, {0, p.out}, t.local);
+    if (c.dx(1)) weight_gradient(c, p, i, end - i, t.local);
+    if (p.has_bias && c.dx(2) && t.end == weight_tasks(p)) {
+      const T one = 1;  // db = (1 ... 1) dz: a row of ones with strides 0
+      gemm(Product<T>{1, p.out, p.rows, {&one, 0, 0}, {dz(c, p), p.out, 1}, c.dx(2), p.out,
+                      c.add[2] ? Out::kAdd : Out::kStore},
+           t.local);
+      if (const Update* u = c.updates(2)) u->run(*u, c.dx(2), 0, 1, p.out, 0);
+    }
   }
 
-  // db = (1 ... 1) dz: a row of ones with strides 0.
+  // dW of features [i, i + n), block by block, each followed by its update if there is one: weights and states come
+  // into cache while the product keeps the arithmetic units busy, and the gradient is read where it was made.
   template <class T>
-  static void bias_gradient(const Ctx<T>& c, const LinearPlan& p, const Columns& cols, void* local) {
-    if (!p.has_bias || !c.dx(2)) return;
-    const T one = 1;
-    T* const to = c.dx(2) + cols.first;
-    gemm(Product<T>{1,
-                    cols.n,
-                    p.rows,
-                    {&one, 0, 0},
-                    {dz(c, p) + cols.first, p.out, 1},
-                    to,
-                    p.out,
-                    c.add[2] ? Out::kAdd : Out::kStore},
-         local);
-    if (const Update* u = c.updates(2)) u->run(*u, to, cols.first, 1, cols.n, 0);
-  }
-
-  // dW of features [i, i + n) and these columns, block by block, each followed by its update if there is one: weights
-  // and states come into cache while the product keeps the arithmetic units busy, and the gradient is read where it
-  // was made.
-  template <class T>
-  static void weight_gradient(const Ctx<T>& c, const LinearPlan& p, int64_t i, int64_t n, const Columns& cols,
-                              void* local) {
+  static void weight_gradient(const Ctx<T>& c, const LinearPlan& p, int64_t i, int64_t n, void* local) {
     const View& v = c.d_in[1];
-    const Operand<T> x{c.x(0) + i, p.in, 1}, d{dz(c, p) + cols.first, p.out, 1};
+    const Operand<T> x{c.x(0) + i, p.in, 1}, d{dz(c, p), p.out, 1};
     const Out out = c.add[1] ? Out::kAdd : Out::kStore;
     const Update* u = c.updates(1);
     if (p.out != 1 && v.step(0) != 1) {  // stored [out][in]
-      const int64_t at = cols.first * v.step(0) + i;
-      gemm(Product<T>{cols.n, n, p.rows, d.transposed(), x, c.dx(1) + at, v.step(0), out}, local);
-      if (u) u->run(*u, c.dx(1) + at, at, cols.n, n, v.step(0));
+      gemm(Product<T>{p.out, n, p.rows, d.transposed(), x, c.dx(1) + i, v.step(0), out}, local);
+      if (u) u->run(*u, c.dx(1) + i, i, p.out, n, v.step(0));
       return;
     }
     const int64_t ld = v.step(1);  // stored [in][ld]
     constexpr int64_t kBlockColumns = 256, kBlockElements = int64_t(64) << 8;
-    const int64_t width = !u || cols.n <= 2 * kBlockColumns ? cols.n : kBlockColumns;
+    const int64_t width = !u || p.out <= 2 * kBlockColumns ? p.out : kBlockColumns;
     const int64_t block = u ? ceil_div(kBlockElements, (width + 1) * 48) * 48 : n;
-    for (int64_t j = 0; j < cols.n; j += width)
+    for (int64_t j = 0; j < p.out; j += width)
       for (int64_t f = 0; f < n; f += block) {
-        const int64_t features = min64(block, n - f), some = min64(width, cols.n - j);
-        const int64_t at = (i + f) * ld + cols.first + j;
+        const int64_t features = min64(block, n - f), some = min64(width, p.out - j);
+        const int64_t at = (i + f) * ld + j;
         Stream wanted[4];
         const int spans = u ? u->spans : 0;
         for (int k = 0; k < spans; ++k)
