@@ -98,7 +98,7 @@ int64_t run(Stepper& s, const std::shared_ptr<Program>& program, const py::capsu
         return inner->fill(inner->context, first, rows, buffers);
       }
     } locked{f};
-    const pbp_feeder with_gil{&Locked::fill, &locked, 0, 0};
+    const pbp_feeder with_gil{&Locked::fill, &locked, 0, nullptr};
     return without_gil(s, [&] { return s.run(b, with_gil, first_row, batch_rows, batches, lr, seconds, to); });
   }
   return without_gil(s, [&] { return s.run(b, *f, first_row, batch_rows, batches, lr, seconds, to); });

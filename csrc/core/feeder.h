@@ -12,5 +12,6 @@ typedef struct pbp_feeder {
   int (*fill)(void* context, int64_t first, int64_t rows, void* const* buffers);
   void* context;
   int needs_gil; /* fill runs Python: it is called with the GIL held, and leaves an exception set on failure */
-  int shareable; /* fill may be called by several threads at a time, each for rows of its own */
+  /* The part-th of so many parts of the same work, for several threads at a time; null if fill cannot be shared. */
+  int (*fill_part)(void* context, int64_t first, int64_t rows, void* const* buffers, int part, int parts);
 } pbp_feeder;

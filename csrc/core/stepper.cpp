@@ -380,22 +380,17 @@ struct Stepper::Loop {
   double* results;
   size_t recorded;            // outputs a batch leaves in `results`
   std::vector<void*> inputs;  // where the feeder writes
-  std::vector<int64_t> row_bytes;
   int64_t done = 0;
   int64_t end = 0;                     // this region leaves before batch `end`
   const TeamChoice* choice = nullptr;  // leave as soon as the team drags, to be compared
   std::atomic<bool> failed{false};
   bool stop = false, finished = false;
 
-  // Rows of batch i into the inputs: by thread 0, or by each its share.
-  static constexpr size_t kMostShared = 16;
-  bool shared() const { return feeder && feeder->shareable && inputs.size() <= kMostShared; }
+  // Batch i into the inputs: by thread 0, or by each thread its part.
+  bool shared() const { return feeder && feeder->fill_part; }
   void fill(int64_t i, int thread, int threads) {
-    const int64_t from = share(rows, thread, threads), n = share(rows, thread + 1, threads) - from;
-    if (!n) return;
-    void* to[kMostShared];
-    for (size_t k = 0; k < inputs.size(); ++k) to[k] = static_cast<char*>(inputs[k]) + from * row_bytes[k];
-    if (feeder->fill(feeder->context, first + i * rows + from, n, to) != 0) failed.store(true);
+    const int64_t row = first + i * rows;
+    if (feeder->fill_part(feeder->context, row, rows, inputs.data(), thread, threads) != 0) failed.store(true);
   }
 
   // Thread 0 alone.
@@ -508,7 +503,7 @@ double Stepper::step(Binding& b, double lr) {
   }
   Bound& bound = bound_.back();
   if (!bound.early.empty() && !b.has_updates()) b.set_updates(bound.updates);
-  Loop loop{*this, bound, b, true, nullptr, 0, 0, 1, &lr, 0, result, 1, {}, {}};
+  Loop loop{*this, bound, b, true, nullptr, 0, 0, 1, &lr, 0, result, 1, {}};
   run_loop(loop, false);
   return result[0];
 }
@@ -517,11 +512,10 @@ int64_t Stepper::run(Binding& b, const pbp_feeder& feeder, int64_t first, int64_
                      const double* lrs, double seconds, double* results) {
   const double until = now() + seconds;
   Bound& bound = bound_.back();
-  Loop loop{*this, bound, b, true, &feeder, first, rows, batches, lrs, until, results, b.plan().outputs.size(), {}, {}};
+  Loop loop{*this, bound, b, true, &feeder, first, rows, batches, lrs, until, results, b.plan().outputs.size(), {}};
   for (size_t k = 0; k < b.plan().inputs.size(); ++k) {
     b.place_input(int(k), nullptr);
     loop.inputs.push_back(b.input(int(k)));
-    loop.row_bytes.push_back(b.plan().inputs[k].view.shape.count_from(1) * size_of(b.plan().input_types[k]));
   }
   if (b.plan().has_host) {
     // The host's ops need the calling thread between regions: one batch at a time.

@@ -19,21 +19,21 @@ inline void gather_fixed(char* out, const char* data, ptrdiff_t stride, const in
   }
 }
 
-// out[i] = row order[first + i] of `bytes` bytes, for i < rows; a null order is the rows' own.
-inline void gather_rows_of_bytes(char* out, const char* data, ptrdiff_t stride, ptrdiff_t bytes, const int64_t* order,
-                                 int64_t first, int64_t rows) {
+// At out + i * out_stride row order[first + i] of `bytes` bytes, for i < rows; a null order is the rows' own.
+inline void gather_rows_of_bytes(char* out, ptrdiff_t out_stride, const char* data, ptrdiff_t stride, ptrdiff_t bytes,
+                                 const int64_t* order, int64_t first, int64_t rows) {
   if (bytes == 0) return;
   if (!order) {
-    if (stride == bytes) {
+    if (stride == bytes && out_stride == bytes) {
       memcpy(out, data + first * stride, size_t(rows * bytes));
       return;
     }
-    for (int64_t r = first; r < first + rows; ++r, out += bytes) memcpy(out, data + r * stride, size_t(bytes));
+    for (int64_t r = first; r < first + rows; ++r, out += out_stride) memcpy(out, data + r * stride, size_t(bytes));
     return;
   }
-  if (bytes == 4) return gather_fixed<4>(out, data, stride, order, first, rows);
-  if (bytes == 8) return gather_fixed<8>(out, data, stride, order, first, rows);
-  if (bytes == 16) return gather_fixed<16>(out, data, stride, order, first, rows);
+  if (out_stride == 4) return gather_fixed<4>(out, data, stride, order, first, rows);
+  if (out_stride == 8) return gather_fixed<8>(out, data, stride, order, first, rows);
+  if (out_stride == 16) return gather_fixed<16>(out, data, stride, order, first, rows);
   const int64_t ahead = bytes >= kAheadBytes ? 1 : kAheadBytes / bytes < 16 ? kAheadBytes / bytes : 16;
   auto fetch = [&](int64_t r) {
     const char* row = data + order[r] * stride;
@@ -41,10 +41,27 @@ inline void gather_rows_of_bytes(char* out, const char* data, ptrdiff_t stride, 
   };
   const int64_t end = first + rows;
   for (int64_t r = first; r < end && r < first + ahead; ++r) fetch(r);
-  for (int64_t r = first; r < end; ++r, out += bytes) {
+  for (int64_t r = first; r < end; ++r, out += out_stride) {
     if (r + ahead < end) fetch(r + ahead);
     memcpy(out, data + order[r] * stride, size_t(bytes));
   }
+}
+
+// A thread's part of a batch: rows [row, row + rows) of it and of each bytes [at, at + bytes).
+struct Part {
+  int64_t row, rows;
+  ptrdiff_t at, bytes;
+};
+// Wide rows of a small batch are cut by columns, where the first layer's product is cut too, so that what one thread
+// writes is what it reads; others by rows.
+inline Part part_of(int64_t rows, ptrdiff_t bytes, ptrdiff_t item, int part, int parts) {
+  auto share = [parts](int64_t n, int k) { return (n * k + parts - 1) / parts; };
+  if (bytes > 2048 && rows <= bytes / item) {
+    const ptrdiff_t from = share((bytes + 63) / 64, part) * 64, to = share((bytes + 63) / 64, part + 1) * 64;
+    return {0, rows, from, (to < bytes ? to : bytes) - from};
+  }
+  const int64_t from = share(rows, part);
+  return {from, share(rows, part + 1) - from, 0, bytes};
 }
 
 }  // namespace pbp

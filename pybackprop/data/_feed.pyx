@@ -22,11 +22,16 @@ cdef extern from "feeder.h":
         int (*fill)(void* context, int64_t first, int64_t rows, void* const* buffers) noexcept nogil
         void* context
         int needs_gil
-        int shareable
+        int (*fill_part)(void* context, int64_t first, int64_t rows, void* const* buffers, int part,
+                         int parts) noexcept nogil
 
 cdef extern from "../data/rows.h" namespace "pbp":
-    void gather_rows_of_bytes(char* out, const char* data, Py_ssize_t stride, Py_ssize_t bytes, const int64_t* order,
-                              int64_t first, int64_t rows) noexcept nogil
+    void gather_rows_of_bytes(char* out, Py_ssize_t out_stride, const char* data, Py_ssize_t stride, Py_ssize_t bytes,
+                              const int64_t* order, int64_t first, int64_t rows) noexcept nogil
+    cdef struct Part:
+        int64_t row, rows
+        Py_ssize_t at, bytes
+    Part part_of(int64_t rows, Py_ssize_t bytes, Py_ssize_t item, int part, int parts) noexcept nogil
 
 cdef extern from "../data/prefetch.h" namespace "pbp":
     cdef cppclass Prefetch:
@@ -188,22 +193,34 @@ cdef void release(object capsule) noexcept:
 
 
 cdef int fill_arrays(void* context, int64_t first, int64_t rows, void* const* buffers) noexcept nogil:
+    return fill_arrays_part(context, first, rows, buffers, 0, 1)
+
+
+cdef int fill_arrays_part(void* context, int64_t first, int64_t rows, void* const* buffers, int part,
+                          int parts) noexcept nogil:
     # The context is the feeder's table, not the Python object: nothing here touches a reference count.
     cdef Table* table = <Table*>context
     cdef const Source* s
     cdef Py_ssize_t i
+    cdef Part p
+    cdef char* out
     if first < 0 or rows < 0 or first + rows > table.rows:
         return 1
     for i in range(table.count):
         s = &table.sources[i]
         if s.copies:
-            gather_rows_of_bytes(<char*>buffers[i], s.data, s.row_stride, s.row_bytes, table.order, first, rows)
-        elif s.target == F32:
-            gather_any(<float*>buffers[i], s, table.order, first, rows)
+            p = part_of(rows, s.row_bytes, s.target_size, part, parts)
+            gather_rows_of_bytes(<char*>buffers[i] + p.row * s.row_bytes + p.at, s.row_bytes, s.data + p.at,
+                                 s.row_stride, p.bytes, table.order, first + p.row, p.rows)
+            continue
+        p = part_of(rows, 0, 1, part, parts)
+        out = <char*>buffers[i] + p.row * s.width * s.target_size
+        if s.target == F32:
+            gather_any(<float*>out, s, table.order, first + p.row, p.rows)
         elif s.target == F64:
-            gather_any(<double*>buffers[i], s, table.order, first, rows)
+            gather_any(<double*>out, s, table.order, first + p.row, p.rows)
         else:
-            gather_any(<int64_t*>buffers[i], s, table.order, first, rows)
+            gather_any(<int64_t*>out, s, table.order, first + p.row, p.rows)
     return 0
 
 
@@ -271,7 +288,7 @@ cdef class ArrayFeeder(_Feeder):
         self.feeder.fill = fill_arrays
         self.feeder.context = &self.table
         self.feeder.needs_gil = 0
-        self.feeder.shareable = 1
+        self.feeder.fill_part = fill_arrays_part
 
     cdef _acquire(self, Py_ssize_t i, array, str dtype, scaling, Py_ssize_t rows):
         cdef Source* s = &self.table.sources[i]
@@ -370,7 +387,7 @@ cdef class PrefetchFeeder(_Feeder):
         self._start()
         self.feeder.fill = Prefetch.fill
         self.feeder.needs_gil = 0
-        self.feeder.shareable = 0
+        self.feeder.fill_part = NULL
 
     cdef _start(self):
         cdef vector[int64_t] row_bytes
