@@ -286,14 +286,21 @@ void Stepper::commit(const Binding& b) {
 }
 
 // What every thread does after the jobs of one batch. The caller counts afterwards.
-void Stepper::iteration(Binding& b, int thread, int threads, bool update) {
+template <class M>
+void Stepper::iteration(Binding& b, int thread, int threads, bool update, M& marks) {
+  const int jobs = int(b.plan().jobs.size());
   if (threads > 1) b.barrier.wait();
+  marks.idle(jobs + kUpdate);
   if (options_.accumulate > 1) {
     accumulate(thread, threads);
+    marks.busy(jobs + kAccumulate);
     if (threads > 1) b.barrier.wait();
+    marks.idle(jobs + kUpdate);
   }
   if (update) apply(thread, threads, b.barrier, &b, options_.accumulate > 1 ? 1.0 / double(micro + 1) : 1.0);
+  marks.busy(jobs + kUpdate);
   if (thread == 0) commit(b);
+  marks.busy(jobs + kRest);
 }
 
 void Stepper::finished_batch(const Binding& b, bool updated) {
@@ -328,6 +335,7 @@ struct Stepper::Loop {
   int64_t end = 0;                     // this region leaves before batch `end`
   const TeamChoice* choice = nullptr;  // leave as soon as the team drags, to be compared
   bool failed = false, stop = false, leave = false, finished = false;
+  Timeline* timeline = nullptr;
 
   // Thread 0 alone.
   void open(int64_t i) {
@@ -349,21 +357,32 @@ struct Stepper::Loop {
     leave = done == end || (choice && b.barrier.dragged() && choice->doubts(t));
   }
 
+  template <class M>
   static void body(int thread, int threads, void* context) {
     Loop& l = *static_cast<Loop*>(context);
     const int jobs = int(l.b.plan().jobs.size());
+    M marks(l.timeline, thread);
     if (thread == 0) l.open(l.done);
+    marks.busy(jobs + kFeed);
     if (threads > 1) l.b.barrier.wait();
+    marks.idle(jobs + kFeed);
     while (!l.failed) {
-      l.b.run_jobs(0, jobs, thread, threads, l.b.barrier);
-      l.self.iteration(l.b, thread, threads, l.update);
+      l.b.run_jobs(0, jobs, thread, threads, l.b.barrier, marks);
+      l.self.iteration(l.b, thread, threads, l.update, marks);
       if (threads > 1) l.b.barrier.wait();
+      marks.idle(jobs + kRest);
       if (thread == 0) {
         l.close(l.done);
         l.finished = l.stop || l.leave || l.done == l.batches;
+        marks.busy(jobs + kRest);
+      }
+      marks.next();
+      if (thread == 0) {
         if (!l.finished) l.open(l.done);
+        marks.busy(jobs + kFeed);
       }
       if (threads > 1) l.b.barrier.wait();
+      marks.idle(jobs + kFeed);
       if (l.finished) break;
     }
   }
@@ -382,7 +401,7 @@ void Stepper::run_loop(Loop& loop, TeamChoice& choice, bool many_steps) {
     loop.end = measured && choice.probing() ? before + 1 : loop.batches;
     loop.choice = measured && threads > 1 ? &choice : nullptr;
     loop.leave = false;
-    threads_used = run_team(threads, loop.b.barrier, Loop::body, &loop);
+    threads_used = run_team(threads, loop.b.barrier, Loop::body<NoMarks>, &loop);
     if (!measured || loop.done == before) continue;
     const double ended = now();
     choice.record(threads, threads > 1 && loop.b.barrier.dragged(), (ended - begun) / double(loop.done - before),
@@ -456,6 +475,19 @@ int64_t Stepper::run(Binding& b, const pbp_feeder& feeder, int64_t first, int64_
   run_loop(loop, bound_.back().choice, true);
   if (loop.failed) throw HostError();
   return loop.done;
+}
+
+void Stepper::profile(Binding& b, const pbp_feeder& feeder, int64_t rows, const double* lrs, Timeline& timeline) {
+  if (b.plan().has_host)
+    throw ValueError("a program with ops written in Python cannot be profiled: their time is Python's");
+  Loop loop{*this, b, true, &feeder, 0, rows, timeline.steps, lrs, INFINITY, nullptr, 0, {}};
+  for (size_t k = 0; k < b.plan().inputs.size(); ++k) loop.inputs.push_back(b.input(int(k)));
+  loop.timeline = &timeline;
+  b.grow(timeline.threads);
+  const TickRate clock;
+  timeline.threads = threads_used = run_team(timeline.threads, b.barrier, Loop::body<Marks>, &loop);
+  timeline.tick = clock.seconds_per_tick();
+  if (loop.failed) throw HostError();
 }
 
 }  // namespace pbp
