@@ -478,8 +478,7 @@ int64_t Stepper::run(Binding& b, const pbp_feeder& feeder, int64_t first, int64_
 }
 
 void Stepper::profile(Binding& b, const pbp_feeder& feeder, int64_t rows, const double* lrs, Timeline& timeline) {
-  if (b.plan().has_host)
-    throw ValueError("a program with ops written in Python cannot be profiled: their time is Python's");
+  expect_no_host(b.plan());
   Loop loop{*this, b, true, &feeder, 0, rows, timeline.steps, lrs, INFINITY, nullptr, 0, {}};
   for (size_t k = 0; k < b.plan().inputs.size(); ++k) loop.inputs.push_back(b.input(int(k)));
   loop.timeline = &timeline;

@@ -60,7 +60,10 @@ class Marks {
   int64_t last_;
 };
 
-// Runs a bound program `timeline.steps` times in one parallel region. ValueError if it has ops of the host.
+// ValueError if the plan has ops of the host: they end the parallel region, and their time is Python's.
+void expect_no_host(const Plan& plan);
+
+// Runs a bound program `timeline.steps` times in one parallel region.
 void time_runs(Binding& b, Timeline& timeline);
 
 }  // namespace pbp
