@@ -24,7 +24,14 @@ except FileNotFoundError:
     threads = threading.active_count()
 print(seconds, threads)
 """
-_MODULES = {"ours": "pybackprop", "sklearn": "sklearn.neural_network", "torch": "torch", "jax": "jax.numpy"}
+_MODULES = {
+    "ours": "pybackprop",
+    "sklearn": "sklearn.neural_network",
+    "torch": "torch",
+    "jax": "jax.numpy",
+    "numba": "numba",
+    "tensorflow": "tensorflow",
+}
 
 
 def run_startup(rounds: int = 7) -> list[dict[str, Any]]:

@@ -95,10 +95,17 @@ def profile_steps(
     compiled: Compiled,
     rows: int,
     steps: int,
-    keep: Any,
+    keep: np.ndarray | None,
     seed: int,
 ) -> Profile:
-    """Profile ``steps`` steps of ``rows`` rows of ``step``, which is trained by it (with a learning rate of 0)."""
+    """Profile ``steps`` steps of ``step`` on ``rows`` rows each, with a learning rate of 0.
+
+    Args:
+        kinds: which arrays enter as integers.
+        compiled: the program for so many rows.
+        keep: the only rows to take; None for all.
+        seed: of the order of rows.
+    """
     batches = Batches(data, kinds, rows, model_dtype(step.model), keep, lambda n: compiled)
     try:
         batches.set_order(epoch_order(seed, 0, batches.rows))
