@@ -52,8 +52,6 @@ def run_crowded(case: Case, peers: Sequence[str], settings: Settings) -> list[di
         rows.append(row)
         with workers(case, [(name, 1, free), (name, 2, None)], settings) as pair:
             first = [worker.ready() for worker in pair]
-            for worker in pair:
-                worker.pause()
             if "absent" in first[0]:
                 row["absent"] = first[0]["absent"]
                 continue

@@ -8,9 +8,6 @@ from .timing import compare, show_time
 __all__ = ["case_lines", "comparison", "startup_lines", "table"]
 
 
-_LONG = 5  # seconds of preparation worth a word
-
-
 def case_lines(rows: list[dict[str, Any]]) -> list[str]:
     """One case: a line per peer with its time, spread, examples per second, ratio to the first, share of the limit."""
     first = next((row["seconds"]["median"] for row in rows if "seconds" in row), None)
@@ -28,7 +25,7 @@ def case_lines(rows: list[dict[str, Any]]) -> list[str]:
             line += f"   of {row['gflops']:.4g} GFLOP/s and {row['gbytes']:.3g} GB/s"
         else:
             line += f"{row['examples_per_second']:>13,.0f} examples/s{s['median'] / first:>9.2f}x"
-        if row.get("prepare_seconds", 0) > _LONG:
+        if row["peer"] == "torch-compile":
             line += f" (after {row['prepare_seconds']:.0f} s to compile)"
         if "of_limit" in row:
             line += f"{row['of_limit']:>7.1%} of the limit"

@@ -51,26 +51,31 @@ class Worker:
         }
         extra = _best_blas(threads) if peer.blas == "best" else {}
         arguments = [_WORKER, peer_file(peer), peer.variant, json.dumps(spec), data_path]
-        self._process = Process(arguments, environment(threads, extra))
+        self._start = lambda: Process(arguments, environment(threads, extra))
+        self._process: Process | None = None
 
     def ready(self) -> dict[str, Any]:
-        """Its first answer: losses, version, and the unit of its steps; or why it does not take part."""
-        return self._process.answer()
+        """Starts it; its first answer: losses, version, and the unit of its steps; or why it does not take part.
+
+        It is stopped then, so that peers prepare one after the other: two that spin would wait for each other.
+        """
+        self._process = self._start()
+        first = self._process.answer()
+        self._process.pause()
+        return first
 
     def run(self, steps: int) -> dict[str, float]:
         """``{"seconds": for so many steps}``, and what else the peer has measured."""
+        assert self._process is not None
         self._process.tell(f"run {steps}")
         answer = self._process.answer()
         self._process.pause()
         return answer if isinstance(answer, dict) else {"seconds": answer}
 
-    def pause(self) -> None:
-        """Stop it until it runs again."""
-        self._process.pause()
-
     def close(self) -> None:
         """End it."""
-        self._process.close()
+        if self._process is not None:
+            self._process.close()
 
 
 _BLAS_PROBE = """
@@ -157,7 +162,6 @@ def run_case(
                 row["wrong"] = wrong
                 say(f"{case.name}: {PEERS[worker.name].title} is not timed: {wrong}")
                 continue
-            worker.pause()
             active.append((worker, row, first["epoch_steps"]))
         steps = {w.name: 1 if whole else calibrate(w, unit, settings.seconds) for w, _, unit in active}
         answers: dict[str, list[dict[str, float]]] = {worker.name: [] for worker, _, _ in active}
