@@ -97,7 +97,7 @@ def run(
         show(crowded_lines(measured))
         rows += measured
     if not options.names or "start" in options.names:
-        measured = run_startup(3 if options.quick else 7)
+        measured = run_startup(3 if options.quick else 7, peers)
         show(["start", *startup_lines(measured)])
         rows += measured
     results = {"machine": here, "settings": vars(settings), "rows": rows}
