@@ -274,8 +274,10 @@ class Trainer:
     ) -> Profile:
         """Where the time of a training step goes: every node of the network, the update, feeding and waiting.
 
-        The steps are those of :meth:`fit`, on a copy of the model and of the optimizer's state: nothing of the Trainer
-        changes. ``print`` shows the :class:`Profile` as a table.
+        The steps are those of :meth:`fit`, on a copy of the model with an optimizer's state of its own: nothing of the
+        Trainer changes. They keep to the threads that ``fit`` would start with: where another process keeps a CPU busy,
+        ``fit`` goes back to one thread, and the profile shows the waiting. ``print`` shows the :class:`Profile` as a
+        table.
 
         Args:
             X, y, sample_weight: as in :meth:`fit`, arrays only.
