@@ -25,7 +25,7 @@ COMMON = ["-std=c++17", "-fPIC", "-fvisibility=hidden", "-g0", "-Wall", "-Wextra
 ARITHMETIC = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"]
 KERNEL = [*ARITHMETIC, "-Wno-psabi", "-Wno-unused-function"] + ([] if ARM else ["-mtune=generic"])
 
-PER_LEVEL = sorted([*Path("csrc/ops").glob("*.cpp"), Path("csrc/optim/rules.cpp")])
+PER_LEVEL = sorted([*Path("csrc/ops").glob("*.cpp"), Path("csrc/optim/rules.cpp"), Path("csrc/measure/limits.cpp")])
 ONCE = sorted([*Path("csrc/core").glob("*.cpp"), *Path("csrc/bindings").glob("*.cpp")])
 
 
@@ -80,7 +80,7 @@ core = Extension(
 feed = Extension(
     "pybackprop.data._feed",
     sources=["pybackprop/data/_feed.pyx"],
-    include_dirs=["csrc/core"],
+    include_dirs=["csrc"],
     depends=["csrc/core/feeder.h", "csrc/data/prefetch.h", "csrc/data/rows.h"],
     extra_compile_args=["-O3", "-g0"],
     extra_link_args=["-pthread"],

@@ -25,11 +25,12 @@ counter.allocations_so_far.restype = ctypes.c_long
 
 
 class Feeder(ctypes.Structure):
-    _fields_ = [("fill", ctypes.c_void_p), ("context", ctypes.c_void_p), ("needs_gil", ctypes.c_int)]
+    _fields_ = [("fill", ctypes.c_void_p), ("context", ctypes.c_void_p), ("needs_gil", ctypes.c_int),
+                ("fill_part", ctypes.c_void_p)]
 
 
 widths = (ctypes.c_int64 * 2)(12, 3)
-feeder = Feeder(ctypes.cast(counter.fill, ctypes.c_void_p), ctypes.cast(widths, ctypes.c_void_p), 0)
+feeder = Feeder(ctypes.cast(counter.fill, ctypes.c_void_p), ctypes.cast(widths, ctypes.c_void_p), 0, None)
 ctypes.pythonapi.PyCapsule_New.restype = ctypes.py_object
 ctypes.pythonapi.PyCapsule_New.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
 capsule = ctypes.pythonapi.PyCapsule_New(ctypes.addressof(feeder), b"pybackprop.feeder", None)

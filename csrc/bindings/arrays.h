@@ -78,6 +78,7 @@ void copy_in(const py::handle& object, DType t, const Shape& shape, void* to, co
 
 void bind_config(py::module_& m);
 void bind_graph(py::module_& m);
+void bind_measure(py::module_& m);
 void bind_program(py::module_& m);
 void bind_stepper(py::module_& m);
 

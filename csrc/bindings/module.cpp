@@ -18,5 +18,6 @@ PYBIND11_MODULE(_core, m) {
   pbp::bind_config(m);
   pbp::bind_graph(m);
   pbp::bind_program(m);
+  pbp::bind_measure(m);
   pbp::bind_stepper(m);
 }

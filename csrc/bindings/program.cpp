@@ -1,6 +1,7 @@
 // Program: an immutable plan, run on arrays.
 #include "../core/program.h"
 
+#include "measure.h"
 #include "results.h"
 
 namespace pbp {
@@ -108,6 +109,23 @@ py::tuple run(Program& program, const py::tuple& inputs, uint64_t seed, uint64_t
   return py::make_tuple(read_outputs(b), gradients, kept);
 }
 
+py::tuple profile(Program& program, const py::tuple& inputs, int64_t runs, uint64_t seed, uint64_t step) {
+  if (runs < 1) throw ValueError("runs must be at least 1, got " + std::to_string(runs));
+  Program::Lease lease(program);
+  Binding& b = *lease.binding;
+  const int threads = program.threads_for(true);
+  b.rebind(threads);
+  fill_inputs(program, b, inputs);
+  b.state = RunState{seed, step, 0};
+  Timeline timeline(*program.plan, runs, threads);
+  {
+    py::gil_scoped_release release;
+    time_runs(b, timeline);
+  }
+  program.threads_used = timeline.threads;
+  return read_timeline(*program.plan, timeline);
+}
+
 py::list input_ranges(const Program& p) {
   py::list list;
   for (const IntRange& r : p.plan->ranges)
@@ -129,6 +147,9 @@ void bind_program(py::module_& m) {
            py::arg("keep") = std::vector<int>{}, py::arg("threads") = py::none())
       .def("run", &run, py::arg("inputs"), py::arg("seed") = 0, py::arg("step") = 0,
            "Returns (outputs, gradients in the order of wrt, [(value, gradient or None) of keep]).")
+      .def("profile", &profile, py::arg("inputs"), py::arg("runs"), py::arg("seed") = 0, py::arg("step") = 0,
+           "Times the jobs of so many runs in a row. Returns (jobs, work, wait): a dict a job, and seconds (runs, "
+           "threads, slots), where the slots are the jobs and then feeding, accumulating, update, rest.")
       .def("input_ranges", &input_ranges,
            "(input, low, high, exempt, what, where) of every integer input that indexes.")
       .def_property_readonly("arena_bytes", [](const Program& p) { return p.plan->arena_bytes; })

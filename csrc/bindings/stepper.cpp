@@ -3,6 +3,7 @@
 
 #include <thread>
 
+#include "measure.h"
 #include "results.h"
 
 namespace pbp {
@@ -68,17 +69,36 @@ void update(Stepper& s, double lr) {
   });
 }
 
-int64_t run(Stepper& s, const std::shared_ptr<Program>& program, const py::capsule& feeder, int64_t first_row,
-            int64_t batch_rows, int64_t batches, const py::array_t<double, py::array::c_style>& lrs, double seconds,
-            py::array_t<double, py::array::c_style>& results) {
+const pbp_feeder& taken(const py::capsule& feeder, const Plan& plan, int64_t batch_rows) {
   if (std::string(feeder.name() ? feeder.name() : "") != PBP_FEEDER_CAPSULE)
     throw TypeError("run expects a feeder capsule");
-  const auto* f = static_cast<const pbp_feeder*>(feeder.get_pointer());
-  const Plan& plan = *program->plan;
   for (const Operand& o : plan.inputs)
     if (o.view.rank() && o.view.dim(0) != batch_rows)
       throw ValueError("run feeds " + std::to_string(batch_rows) + " rows a batch, but an input of the program has " +
                        std::to_string(o.view.dim(0)));
+  return *static_cast<const pbp_feeder*>(feeder.get_pointer());
+}
+
+py::tuple profile(Stepper& s, const std::shared_ptr<Program>& program, const py::capsule& feeder, int64_t batch_rows,
+                  const py::array_t<double, py::array::c_style>& lrs) {
+  const pbp_feeder& f = taken(feeder, *program->plan, batch_rows);
+  if (f.needs_gil) throw TypeError("profile expects a feeder that needs no Python");
+  if (lrs.size() < 1) throw ValueError("lrs expects one learning rate a step, and at least one");
+  const Guard guard(s);
+  Binding& b = s.prepare(program);
+  Timeline timeline(*program->plan, lrs.size(), s.threads_for(program.get(), true));
+  without_gil(s, [&] {
+    s.profile(b, f, batch_rows, lrs.data(), timeline);
+    return 0;
+  });
+  return read_timeline(*program->plan, timeline);
+}
+
+int64_t run(Stepper& s, const std::shared_ptr<Program>& program, const py::capsule& feeder, int64_t first_row,
+            int64_t batch_rows, int64_t batches, const py::array_t<double, py::array::c_style>& lrs, double seconds,
+            py::array_t<double, py::array::c_style>& results) {
+  const Plan& plan = *program->plan;
+  const auto* f = &taken(feeder, plan, batch_rows);
   for (const Operand& o : plan.outputs)
     if (o.view.count() != 1) throw ValueError("run expects a program whose outputs are scalars");
   if (lrs.size() < batches) throw ValueError("lrs expects one learning rate a batch");
@@ -211,6 +231,9 @@ void bind_stepper(py::module_& m) {
       .def("run", &run, py::arg("program"), py::arg("feeder"), py::arg("first_row"), py::arg("batch_rows"),
            py::arg("batches"), py::arg("lrs"), py::arg("seconds"), py::arg("results"),
            "Many batches in one call; returns how many were done.")
+      .def("profile", &profile, py::arg("program"), py::arg("feeder"), py::arg("batch_rows"), py::arg("lrs"),
+           "Trains on the feeder's first batches, one a learning rate, and times their jobs; returns what "
+           "Program.profile does.")
       .def("outputs", &outputs, "The program's outputs at the last backward.")
       .def("grads", &grads, "Gradients aligned with the parameters; (rows, values) where they are row-sparse.")
       .def("zero_grad", &zero_grad, "Forget all gradients and a begun accumulation.")

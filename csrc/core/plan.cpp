@@ -177,6 +177,7 @@ struct Plan::Builder {
     item.fn = graph.level->op(op).forward[plan.dtype == DType::f64];
     if (from.buffer >= 0) item.in = {from};
     item.out = {to};
+    item.op = op + 1;
     item.label = label + " (" + (op + 1) + ")";
     item.phases = {Phase{to.view.count(), 0.3, false, 0, 0}};
     plan.items.push_back(std::move(item));
@@ -192,6 +193,7 @@ struct Plan::Builder {
     item.pass = kForward;
     item.host = n.host;
     item.plan = n.plan;
+    item.op = n.name();
     item.label = label(n);
     for (size_t k = 0; k < n.in.size(); ++k)
       item.in.push_back(n.any_layout[k] ? operand(n.in[k]) : dense_operand(n.in[k]));
@@ -373,6 +375,7 @@ struct Plan::Builder {
     item.pass = kBackward;
     item.host = n.host;
     item.plan = n.plan;
+    item.op = n.name();
     item.label = label(n) + " backward";
     for (size_t k = 0; k < n.in.size(); ++k) {
       Operand o = n.any_layout[k] ? operand(n.in[k]) : dense_operand(n.in[k]);

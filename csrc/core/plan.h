@@ -45,6 +45,7 @@ struct Item {
   int scratch = -1;
   int64_t local = 0;
   std::vector<Phase> phases;
+  std::string op;     // "linear"; "function" for the host's
   std::string label;  // "Sequential[0] (linear) backward"
 };
 

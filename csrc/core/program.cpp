@@ -4,6 +4,7 @@
 
 #include "error.h"
 #include "threads.h"
+#include "timeline.h"
 
 namespace pbp {
 namespace {
@@ -139,20 +140,28 @@ void Binding::begin() {
   if (plan_->one >= 0) set_one(plan_->dtype, address(plan_->one));
 }
 
-void Binding::run_jobs(int first, int last, int thread, int threads, Barrier& wait) const {
+template <class M>
+void Binding::run_jobs(int first, int last, int thread, int threads, Barrier& wait, M& marks) const {
   char* local = local_ ? local_->data() + plan_->local_bytes * thread : nullptr;
   const Job* jobs = plan_->jobs.data();
   for (int j = first; j < last; ++j) {
     const Job& job = jobs[j];
-    if (job.barrier && threads > 1) wait.wait();
+    if (job.barrier && threads > 1) {
+      wait.wait();
+      marks.idle(j);
+    }
     Task t{job.number, 0, job.n, local};
     if (threads > 1) {
       t.begin = (thread * job.n + threads - 1) / threads;
       t.end = ((thread + 1) * job.n + threads - 1) / threads;
     }
     if (t.begin < t.end) job.fn(contexts_[size_t(job.item)], t);
+    marks.busy(j);
   }
 }
+
+template void Binding::run_jobs(int, int, int, int, Barrier&, NoMarks&) const;
+template void Binding::run_jobs(int, int, int, int, Barrier&, Marks&) const;
 
 void Binding::run_host(int i) const {
   const Item& item = plan_->items[size_t(i)];
@@ -179,7 +188,8 @@ int Binding::run(int threads) {
           threads, barrier,
           [](int thread, int n, void* context) {
             const Call& c = *static_cast<Call*>(context);
-            c.self->run_jobs(c.segment->first, c.segment->last, thread, n, c.self->barrier);
+            NoMarks marks(nullptr, thread);
+            c.self->run_jobs(c.segment->first, c.segment->last, thread, n, c.self->barrier, marks);
           },
           &call);
     }

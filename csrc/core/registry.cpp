@@ -13,9 +13,10 @@ namespace pbp {
 #define PBP_DECLARE_FILE_v3(file) extern const OpTable ops_##file##_v3;
 #define PBP_DECLARE_FILE_v4(file) extern const OpTable ops_##file##_v4;
 #define PBP_DECLARE_FILE_neon(file) extern const OpTable ops_##file##_neon;
-#define PBP_DECLARE(lv)               \
-  PBP_OP_FILES(PBP_DECLARE_FILE_##lv) \
-  extern const RuleTable rules_table_##lv;
+#define PBP_DECLARE(lv)                    \
+  PBP_OP_FILES(PBP_DECLARE_FILE_##lv)      \
+  extern const RuleTable rules_table_##lv; \
+  extern const LimitLoops limit_loops_##lv;
 PBP_LEVELS(PBP_DECLARE)
 
 namespace {
@@ -55,7 +56,8 @@ std::vector<Level> find_levels() {
 #define PBP_FILE_v4(file) &ops_##file##_v4,
 #define PBP_FILE_neon(file) &ops_##file##_neon,
 #define PBP_ADD(lv) \
-  if (has_##lv()) found.push_back(Level{PBP_NAME_##lv, {PBP_OP_FILES(PBP_FILE_##lv)}, &rules_table_##lv});
+  if (has_##lv())   \
+    found.push_back(Level{PBP_NAME_##lv, {PBP_OP_FILES(PBP_FILE_##lv)}, &rules_table_##lv, &limit_loops_##lv});
   PBP_LEVELS(PBP_ADD)
   return found;
 }

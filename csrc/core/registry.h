@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "limit_loops.h"
 #include "op.h"
 #include "optim.h"
 
@@ -13,6 +14,7 @@ struct Level {
   const char* name;  // "x86-64-v3"
   std::vector<const OpTable*> files;
   const RuleTable* rules;
+  const LimitLoops* loops;
 
   const OpEntry* find_op(const std::string& name) const;  // null if there is none
   const OpEntry& op(const std::string& name) const;       // ValueError naming the nearest

@@ -168,6 +168,10 @@ void Stepper::bind_params() {
   chunks_ = cut({});
 }
 
+void Stepper::update_early(Bound& bound) {
+  if (!bound.early.empty() && !bound.binding->has_updates()) bound.binding->set_updates(bound.updates);
+}
+
 // Whether a step may update a parameter as soon as its own gradient is final: not if all gradients have to be seen
 // first. A small model is one short sweep at the end.
 bool Stepper::updates_early() const {
@@ -336,19 +340,26 @@ void Stepper::commit(const Binding& b) {
 }
 
 // What every thread does after the jobs of one batch. The caller counts afterwards.
-void Stepper::iteration(Bound& bound, int thread, int threads, bool update) {
+template <class M>
+void Stepper::iteration(Bound& bound, int thread, int threads, bool update, M& marks) {
   const Binding& b = *bound.binding;
   Barrier& barrier = bound.binding->barrier;
+  const int jobs = int(b.plan().jobs.size());
   const std::vector<Chunk>& chunks = b.has_updates() ? bound.rest : chunks_;
   const bool nothing_left = update && chunks.empty() && b.plan().sparse.empty() && b.plan().commits.empty();
   if (nothing_left) return;
   if (threads > 1) barrier.wait();
+  marks.idle(jobs + kUpdate);
   if (options_.accumulate > 1) {
     accumulate(thread, threads);
+    marks.busy(jobs + kAccumulate);
     if (threads > 1) barrier.wait();
+    marks.idle(jobs + kUpdate);
   }
   if (update) apply(thread, threads, barrier, &b, chunks, options_.accumulate > 1 ? 1.0 / double(micro + 1) : 1.0);
+  marks.busy(jobs + kUpdate);
   if (thread == 0) commit(b);
+  marks.busy(jobs + kRest);
 }
 
 void Stepper::finished_batch(const Binding& b, bool updated) {
@@ -385,6 +396,15 @@ struct Stepper::Loop {
   const TeamChoice* choice = nullptr;  // leave as soon as the team drags, to be compared
   std::atomic<bool> failed{false};
   bool stop = false, finished = false;
+  Timeline* timeline = nullptr;
+
+  // The feeder writes into the arena.
+  void take_inputs() {
+    for (size_t k = 0; k < b.plan().inputs.size(); ++k) {
+      b.place_input(int(k), nullptr);
+      inputs.push_back(b.input(int(k)));
+    }
+  }
 
   // Batch i into the inputs: by thread 0, or by each thread its part.
   bool shared() const { return feeder && feeder->fill_part; }
@@ -416,24 +436,31 @@ struct Stepper::Loop {
     finished = stop || done == end || (choice && b.barrier.dragged() && choice->doubts(t));
   }
 
+  template <class M>
   static void body(int thread, int threads, void* context) {
     Loop& l = *static_cast<Loop*>(context);
     const int jobs = int(l.b.plan().jobs.size());
+    M marks(l.timeline, thread);
     int64_t i = l.done;
     if (l.shared()) l.fill(i, thread, threads);
     if (thread == 0) l.open(i);
+    marks.busy(jobs + kFeed);
     if (threads > 1) l.b.barrier.wait();
+    marks.idle(jobs + kFeed);
     while (!l.failed.load(std::memory_order_relaxed)) {
-      l.b.run_jobs(0, jobs, thread, threads, l.b.barrier);
-      l.self.iteration(l.bound, thread, threads, l.update);
+      l.b.run_jobs(0, jobs, thread, threads, l.b.barrier, marks);
+      l.self.iteration(l.bound, thread, threads, l.update, marks);
       if (threads > 1) l.b.barrier.wait();
+      marks.idle(jobs + kRest);
+      if (thread == 0) l.close(i);
+      marks.busy(jobs + kRest);
+      marks.next();
       // The next batch's rows come in while thread 0 counts; if the region ends here, they will come again.
       if (l.shared() && i + 1 < l.batches) l.fill(i + 1, thread, threads);
-      if (thread == 0) {
-        l.close(i);
-        if (!l.finished) l.open(i + 1);
-      }
+      if (thread == 0 && !l.finished) l.open(i + 1);
+      marks.busy(jobs + kFeed);
       if (threads > 1) l.b.barrier.wait();
+      marks.idle(jobs + kFeed);
       if (l.finished) break;
       ++i;
     }
@@ -454,7 +481,7 @@ void Stepper::run_loop(Loop& loop, bool many_steps) {
     loop.end = measured && choice.probing() ? before + 1 : loop.batches;
     loop.choice = measured && threads > 1 ? &choice : nullptr;
     loop.finished = false;
-    threads_used = run_team(threads, loop.b.barrier, Loop::body, &loop);
+    threads_used = run_team(threads, loop.b.barrier, Loop::body<NoMarks>, &loop);
     if (!measured || loop.done == before) continue;
     const double ended = now();
     choice.record(threads, threads > 1 && loop.b.barrier.dragged(), (ended - begun) / double(loop.done - before),
@@ -502,7 +529,7 @@ double Stepper::step(Binding& b, double lr) {
     return loss;
   }
   Bound& bound = bound_.back();
-  if (!bound.early.empty() && !b.has_updates()) b.set_updates(bound.updates);
+  update_early(bound);
   Loop loop{*this, bound, b, true, nullptr, 0, 0, 1, &lr, 0, result, 1, {}};
   run_loop(loop, false);
   return result[0];
@@ -513,10 +540,7 @@ int64_t Stepper::run(Binding& b, const pbp_feeder& feeder, int64_t first, int64_
   const double until = now() + seconds;
   Bound& bound = bound_.back();
   Loop loop{*this, bound, b, true, &feeder, first, rows, batches, lrs, until, results, b.plan().outputs.size(), {}};
-  for (size_t k = 0; k < b.plan().inputs.size(); ++k) {
-    b.place_input(int(k), nullptr);
-    loop.inputs.push_back(b.input(int(k)));
-  }
+  loop.take_inputs();
   if (b.plan().has_host) {
     // The host's ops need the calling thread between regions: one batch at a time.
     for (int64_t i = 0; i < batches && !loop.stop; ++i) {
@@ -532,10 +556,24 @@ int64_t Stepper::run(Binding& b, const pbp_feeder& feeder, int64_t first, int64_
     }
     return loop.done;
   }
-  if (!bound.early.empty() && !b.has_updates()) b.set_updates(bound.updates);
+  update_early(bound);
   run_loop(loop, true);
   if (loop.failed) throw HostError();
   return loop.done;
+}
+
+void Stepper::profile(Binding& b, const pbp_feeder& feeder, int64_t rows, const double* lrs, Timeline& timeline) {
+  expect_no_host(b.plan());
+  Bound& bound = bound_.back();
+  Loop loop{*this, bound, b, true, &feeder, 0, rows, timeline.steps, lrs, INFINITY, nullptr, 0, {}};
+  loop.take_inputs();
+  update_early(bound);
+  loop.timeline = &timeline;
+  b.grow(timeline.threads);
+  const TickRate clock;
+  timeline.threads = threads_used = run_team(timeline.threads, b.barrier, Loop::body<Marks>, &loop);
+  timeline.tick = clock.seconds_per_tick();
+  if (loop.failed) throw HostError();
 }
 
 }  // namespace pbp

@@ -10,6 +10,7 @@
 
 #include "feeder.h"
 #include "program.h"
+#include "timeline.h"
 
 namespace pbp {
 
@@ -41,7 +42,12 @@ class Stepper {
   int64_t run(Binding& b, const pbp_feeder& feeder, int64_t first, int64_t rows, int64_t batches, const double* lrs,
               double seconds, double* results);
 
+  // Trains on the batches 0, 1, ... of `rows` rows as `run` does, one for each of the timeline's steps, on exactly its
+  // threads. ValueError if the program has ops of the host; throws HostError if the feeder failed.
+  void profile(Binding& b, const pbp_feeder& feeder, int64_t rows, const double* lrs, Timeline& timeline);
+
   void set_hyper(const std::vector<std::map<std::string, double>>& hyper);
+  int threads_for(const Program* program, bool many_steps) const;
   void zero_grad();  // forgets all gradients and a begun accumulation
 
   const std::vector<ParamPtr>& params() const { return params_; }
@@ -87,8 +93,8 @@ class Stepper {
   void bind_params();
   void bind_updates(Bound& bound);
   bool updates_early() const;
+  void update_early(Bound& bound);
   void prepare_numbers(double lr);
-  int threads_for(const Program* program, bool many_steps) const;
   void run_loop(Loop& loop, bool many_steps);
   void accumulate(int thread, int threads);
   void apply(int thread, int threads, Barrier& barrier, const Binding* b, const std::vector<Chunk>& chunks,
@@ -96,7 +102,8 @@ class Stepper {
   void commit(const Binding& b);
   void begin(Binding& b);
   double output(const Binding& b, size_t j) const;
-  void iteration(Bound& bound, int thread, int threads, bool update);
+  template <class M>
+  void iteration(Bound& bound, int thread, int threads, bool update, M& marks);
   bool updates_now() const { return micro + 1 >= options_.accumulate; }
   void finished_batch(const Binding& b, bool updated);
   void finished_update();

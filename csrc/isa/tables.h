@@ -1,5 +1,6 @@
 // The one list of op files and of instruction sets. setup.py reads neither: it compiles every csrc/ops/*.cpp and
-// csrc/optim/rules.cpp once per level; this list is what the registry links against, so a missing line is a link error.
+// csrc/optim/rules.cpp and csrc/measure/limits.cpp once per level; this list is what the registry links against, so a
+// missing line is a link error.
 #pragma once
 #include "../core/op.h"
 #include "../core/optim.h"

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 
-__all__ = ["QUICK", "Case"]
+__all__ = ["QUICK", "Case", "FitCase"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Case:
     loss: str = "cross_entropy"
     optimizer: str = "adam"
     lr: float = 1e-3
-    batches: int = 16
+    batches: int = 64
 
     @property
     def name(self) -> str:
@@ -55,6 +55,30 @@ class Case:
         data["x"] = x
         data["y"] = scores if self.loss == "mse" else scores.argmax(axis=-1)
         return data
+
+
+@dataclasses.dataclass(frozen=True)
+class FitCase(Case):
+    """A whole training run on rows that are shuffled in every epoch. ``batches`` has no meaning here.
+
+    Attributes:
+        rows: of the data set; the last batch of an epoch may be smaller.
+        epochs: passes over it.
+    """
+
+    rows: int = 20_000
+    epochs: int = 5
+
+    @property
+    def name(self) -> str:
+        """As ``784-128-10/64/adam, 5 epochs of 20000``."""
+        return f"{super().name}, {self.epochs} epochs of {self.rows}"
+
+    def data(self, seed: int = 0) -> dict[str, np.ndarray]:
+        """As :meth:`Case.data`, but ``x`` (rows, in) and ``y`` are not cut into batches."""
+        whole = dataclasses.replace(self, batches=1, batch=self.rows)
+        data = Case.data(whole, seed)
+        return data | {"x": data["x"][0], "y": data["y"][0]}
 
 
 # Small networks of control loops are trained on real targets, classifiers on labels.

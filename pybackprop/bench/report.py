@@ -3,19 +3,13 @@
 from typing import Any
 
 from .peers import PEERS
-from .timing import compare
+from .timing import compare, show_time
 
 __all__ = ["case_lines", "comparison", "startup_lines", "table"]
 
 
-def _time(seconds: float) -> str:
-    if seconds < 1e-3:
-        return f"{seconds * 1e6:.3g} us"
-    return f"{seconds * 1e3:.3g} ms"
-
-
 def case_lines(rows: list[dict[str, Any]]) -> list[str]:
-    """One case: a line per peer with its time, spread, examples per second, and its ratio to the first."""
+    """One case: a line per peer with its time, spread, examples per second, ratio to the first, share of the limit."""
     first = next((row["seconds"]["median"] for row in rows if "seconds" in row), None)
     lines = []
     for row in rows:
@@ -26,10 +20,16 @@ def case_lines(rows: list[dict[str, Any]]) -> list[str]:
             continue
         s = row["seconds"]
         spread = (s["q3"] - s["q1"]) / s["median"]
-        lines.append(
-            f"  {title:<17}{_time(s['median']):>9} +- {spread:4.0%}{row['examples_per_second']:>13,.0f} examples/s"
-            f"{s['median'] / first:>9.2f}x"
-        )
+        line = f"  {title:<17}{show_time(s['median']):>9} +- {spread:4.0%}"
+        if row["peer"] == "limit":
+            line += f"   of {row['gflops']:.4g} GFLOP/s and {row['gbytes']:.3g} GB/s"
+        else:
+            line += f"{row['examples_per_second']:>13,.0f} examples/s{s['median'] / first:>9.2f}x"
+        if row["peer"] == "torch-compile":
+            line += f" (after {row['prepare_seconds']:.0f} s to compile)"
+        if "of_limit" in row:
+            line += f"{row['of_limit']:>7.1%} of the limit"
+        lines.append(line)
     return lines
 
 
@@ -47,42 +47,48 @@ def startup_lines(rows: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def table(results: dict[str, Any], threads_shown: list[int] | None = None) -> str:
+def table(results: dict[str, Any], threads_shown: list[int] | None = None, kind: str = "case") -> str:
     """The results as a Markdown table: time per step, and in brackets how many times ours that is.
 
-    ``threads_shown``: only the rows of these thread counts; None for all.
+    ``threads_shown``: only the rows of these thread counts; None for all. ``kind``: ``"fit"`` for whole fits.
     """
-    rows = [row for row in results["rows"] if "case" in row]
+    rows = [row for row in results["rows"] if kind in row]
     rows = [row for row in rows if threads_shown is None or row["threads"] in threads_shown]
-    peers = [name for name in PEERS if any(row["peer"] == name and "seconds" in row for row in rows)]
-    lines = [
-        "| network / batch / optimizer | threads | examples/s | " + " | ".join(PEERS[n].title for n in peers) + " |",
-        "|---|---|---|" + "---|" * len(peers),
-    ]
-    for case, threads in dict.fromkeys((row["case"], row["threads"]) for row in rows):
-        found = {row["peer"]: row for row in rows if (row["case"], row["threads"]) == (case, threads)}
+    ours = "ours" if kind == "case" else "ours-fit"
+    peers = [name for name in PEERS if name != "limit" and any(r["peer"] == name and "seconds" in r for r in rows)]
+    limited = any("of_limit" in row for row in rows)
+    titles = ["network / batch / optimizer", "threads", "examples/s", *["of limit"] * limited]
+    titles += [PEERS[name].title for name in peers]
+    lines = [f"| {' | '.join(titles)} |", "|" + "---|" * len(titles)]
+    for case, threads in dict.fromkeys((row[kind], row["threads"]) for row in rows):
+        found = {row["peer"]: row for row in rows if (row[kind], row["threads"]) == (case, threads)}
         timed = {name: row["seconds"]["median"] for name, row in found.items() if "seconds" in row}
-        cells = []
+        cells = [case, str(threads), f"{found[ours]['examples_per_second']:,.0f}" if ours in timed else ""]
+        if limited:
+            cells.append(f"{found[ours]['of_limit']:.0%}" if "of_limit" in found.get(ours, {}) else "")
         for name in peers:
-            cell = _time(timed[name]) if name in timed else ""
-            if name in timed and "ours" in timed and name != "ours":
-                ratio = timed[name] / timed["ours"]
+            cell = show_time(timed[name]) if name in timed else ""
+            if name in timed and ours in timed and name != ours:
+                ratio = timed[name] / timed[ours]
                 cell += f" ({ratio:.0f}x)" if ratio >= 10 else f" ({ratio:.1f}x)"
             cells.append(cell)
-        rate = f"{found['ours']['examples_per_second']:,.0f}" if "ours" in timed else ""
-        lines.append(f"| {case} | {threads} | {rate} | " + " | ".join(cells) + " |")
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def comparison(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """How each peer's time changed since earlier results; a difference inside the noise is called that."""
-    former = {(r.get("case"), r.get("threads"), r["peer"]): r for r in old["rows"] if "seconds" in r and "case" in r}
+
+    def what(row: dict[str, Any]) -> Any:
+        return next((row[kind] for kind in ("case", "fit", "kernel") if kind in row), None)
+
+    former = {(what(r), r["threads"], r["peer"]): r for r in old["rows"] if "seconds" in r and what(r) is not None}
     lines = []
     for row in new["rows"]:
-        before = former.get((row.get("case"), row.get("threads"), row["peer"]))
+        before = former.get((what(row), row.get("threads"), row["peer"]))
         if before is None or "seconds" not in row:
             continue
         ratio, real = compare(before["seconds"], row["seconds"])
         verdict = ("slower" if ratio > 1 else "faster") if real else "within the noise"
-        lines.append(f"  {row['case']}, {row['threads']} threads, {row['peer']}: {ratio:.2f}x the time, {verdict}")
+        lines.append(f"  {what(row)}, {row['threads']} threads, {row['peer']}: {ratio:.2f}x the time, {verdict}")
     return lines

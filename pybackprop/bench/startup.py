@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import zipfile
+from collections.abc import Collection
 from typing import Any
 
 from .timing import summary
@@ -24,17 +25,26 @@ except FileNotFoundError:
     threads = threading.active_count()
 print(seconds, threads)
 """
-_MODULES = {"ours": "pybackprop", "sklearn": "sklearn.neural_network", "torch": "torch", "jax": "jax.numpy"}
+_MODULES = {
+    "ours": "pybackprop",
+    "sklearn": "sklearn.neural_network",
+    "torch": "torch",
+    "jax": "jax.numpy",
+    "numba": "numba",
+    "tensorflow": "tensorflow",
+}
 
 
-def run_startup(rounds: int = 7) -> list[dict[str, Any]]:
-    """Import times beyond NumPy's own, interleaved, of the library and the installed peers; and the wheel's size."""
+def run_startup(rounds: int = 7, peers: Collection[str] = tuple(_MODULES)) -> list[dict[str, Any]]:
+    """Import times beyond NumPy's own, interleaved, of those of ``peers`` that are installed; and the wheel's size."""
     samples: dict[str, list[float]] = {}
     threads: dict[str, int] = {}
     # OpenBLAS would start threads when NumPy is imported; with one there are none, and any left are the module's.
     environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
     for _ in range(rounds):
         for name, module in _MODULES.items():
+            if name not in peers:
+                continue
             done = subprocess.run(
                 [sys.executable, "-P", "-c", _PROBE.format(module=module)],
                 env=environment,

@@ -7,13 +7,21 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["compare", "cpu_flags", "machine", "summary"]
+__all__ = ["compare", "cpu_flags", "machine", "show_time", "summary"]
 
 
 def summary(samples: list[float]) -> dict[str, float]:
     """Median and quartiles of repeated timings."""
     q1, median, q3 = np.percentile(samples, [25, 50, 75])
     return {"median": float(median), "q1": float(q1), "q3": float(q3), "rounds": len(samples)}
+
+
+def show_time(seconds: float) -> str:
+    """Three digits with a unit, as ``12.3 us``."""
+    for unit, scale in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
+        if seconds >= scale:
+            return f"{seconds / scale:.3g} {unit}"
+    return f"{seconds * 1e9:.0f} ns"
 
 
 def compare(old: dict[str, float], new: dict[str, float]) -> tuple[float, bool]:

@@ -16,7 +16,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 from libcpp.vector cimport vector
 
-cdef extern from "feeder.h":
+cdef extern from "core/feeder.h":
     const char* PBP_FEEDER_CAPSULE
     ctypedef struct pbp_feeder:
         int (*fill)(void* context, int64_t first, int64_t rows, void* const* buffers) noexcept nogil
@@ -25,7 +25,7 @@ cdef extern from "feeder.h":
         int (*fill_part)(void* context, int64_t first, int64_t rows, void* const* buffers, int part,
                          int parts) noexcept nogil
 
-cdef extern from "../data/rows.h" namespace "pbp":
+cdef extern from "data/rows.h" namespace "pbp":
     void gather_rows_of_bytes(char* out, Py_ssize_t out_stride, const char* data, Py_ssize_t stride, Py_ssize_t bytes,
                               const int64_t* order, int64_t first, int64_t rows) noexcept nogil
     cdef struct Part:
@@ -33,7 +33,7 @@ cdef extern from "../data/rows.h" namespace "pbp":
         Py_ssize_t at, bytes
     Part part_of(int64_t rows, Py_ssize_t bytes, Py_ssize_t item, int part, int parts) noexcept nogil
 
-cdef extern from "../data/prefetch.h" namespace "pbp":
+cdef extern from "data/prefetch.h" namespace "pbp":
     cdef cppclass Prefetch:
         Prefetch(const pbp_feeder* inner, const vector[int64_t]& row_bytes, int64_t total) except +
         @staticmethod

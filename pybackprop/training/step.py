@@ -278,6 +278,25 @@ class TrainStep:
         """The core's stepper; there is one after the first :meth:`compile`."""
         return self._needed()
 
+    @property
+    def trained(self) -> list[_core.Param]:
+        """The core's parameters that are updated."""
+        return list(self._params.values())
+
+    def twin(self, model: Module) -> TrainStep:
+        """A new step with the same settings for a copy of the model."""
+        return TrainStep(
+            self.objective,
+            model,
+            self.optimizer,
+            accumulate=self.accumulate,
+            clip_norm=self._clip_norm,
+            clip_value=self._clip_value,
+            seed=self._seed,
+            threads=self._threads,
+            isa=self._isa,
+        )
+
     def ran(self, compiled: Compiled) -> None:
         """Told by whoever runs the stepper directly: :attr:`extras` and :meth:`update` speak of this program now."""
         self._last = compiled

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import time
 from collections.abc import Callable, Iterable
@@ -20,6 +21,7 @@ from .history import History
 from .loop import Batches, EpochRun, epoch_order
 from .metrics import as_metrics, weighted_mean
 from .objective import model_dtype
+from .profile import Profile, profile_steps
 from .run import Cut, Plan, Run
 from .step import TrainStep
 from .stream import StreamEpoch, is_stream
@@ -266,6 +268,44 @@ class Trainer:
         if sample_weight is not None:
             return self._step(X, y, sample_weight)
         return self._step(X) if y is None else self._step(X, y)
+
+    def profile(
+        self, X: Any, y: Any = None, *, batch_size: int = 32, steps: int = 50, sample_weight: Any = None
+    ) -> Profile:
+        """Where the time of a training step goes: every node of the network, the update, feeding and waiting.
+
+        The steps are those of :meth:`fit`, on a copy of the model with an optimizer's state of its own: nothing of the
+        Trainer changes. They keep to the threads that ``fit`` would start with: where another process keeps a CPU busy,
+        ``fit`` goes back to one thread, and the profile shows the waiting. ``print`` shows the :class:`Profile` as a
+        table.
+
+        Args:
+            X, y, sample_weight: as in :meth:`fit`, arrays only.
+            batch_size: rows a step, default 32.
+            steps: steps to measure, default 50.
+
+        Raises:
+            ValueError, TypeError: as :meth:`fit`; and for a model with ops written in Python.
+
+        Example:
+            >>> import numpy as np, pybackprop as pb
+            >>> from pybackprop import nn, optim
+            >>> trainer = pb.Trainer(nn.Linear(4, 1), loss=nn.MSELoss(), optimizer=optim.SGD(lr=0.1))
+            >>> profile = trainer.profile(np.ones((64, 4)), np.ones((64, 1)), steps=4)
+            >>> [row["name"] for row in profile.rows][0]
+            'Linear (linear)'
+        """
+        batch_size, steps = _count("batch_size", batch_size, 1), _count("steps", steps, 1)
+        if is_stream(X):
+            raise TypeError("profile needs arrays; take one batch of the iterable and give its arrays")
+        data = self._take(X, y, sample_weight)
+        self._check_target(y, "profile")
+        keep = data.rows_that_weigh() if self.objective is None else None
+        rows = min(batch_size, data.rows if keep is None else len(keep))
+        step = self._step.twin(copy.deepcopy(self.model))
+        kinds, compiled = resolve_kinds(data, rows, self.loss, step.compile)
+        data.check_ranges(compiled.program)
+        return profile_steps(step, data, kinds, compiled, rows, steps, keep, self.seed)
 
     # Use.
 

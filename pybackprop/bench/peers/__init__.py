@@ -3,7 +3,8 @@
 Each file stands alone (the rivals' import nothing of pybackprop) and has ``version()`` and ``build(case, data,
 variant)``, whose result has ``losses(count)``, the losses of the first steps, and ``run(steps)``. With
 ``whole_epochs`` true, both are asked for multiples of the number of batches only, and ``losses`` may give one mean per
-epoch.
+epoch. A case with ``epochs`` is a whole fit: a step is then one fit, shuffling included, and ``losses`` gives the mean
+loss of each of its epochs.
 """
 
 import os
@@ -24,6 +25,7 @@ class Peer(NamedTuple):
 PEERS = {
     "ours": Peer("pybackprop", "ours", "step"),
     "ours-fit": Peer("pybackprop fit", "ours", "fit"),
+    "limit": Peer("limit", "limit"),
     "numpy": Peer("NumPy", "numpy_mlp"),
     "numpy-best": Peer("NumPy best", "numpy_mlp", blas="best"),
     "sklearn": Peer("scikit-learn", "sklearn"),
@@ -31,6 +33,8 @@ PEERS = {
     "torch-compile": Peer("PyTorch compiled", "torch", "compile"),
     "jax": Peer("JAX", "jax"),
     "jax-scan": Peer("JAX scan", "jax", "scan"),
+    "numba": Peer("Numba", "numba"),
+    "tensorflow": Peer("TensorFlow", "tensorflow"),
 }
 
 

@@ -75,8 +75,62 @@ class Run:
         return loss
 
 
+class Fit:
+    """Batches gathered inside compiled calls: one a batch, or (``scan``) one an epoch, the order of rows included."""
+
+    def __init__(self, case, data, scan):
+        layers = range(len(case["layers"]) - 1)
+        params = [(jnp.asarray(data[f"w{k}"].T), jnp.asarray(data[f"b{k}"])) for k in layers]
+        zeros = [jax.tree.map(jnp.zeros_like, params) for _ in range(2)]
+        self._state = (params, *zeros, jnp.float32(0))
+        self._x = jnp.asarray(data["x"])
+        self._y = jnp.asarray(data["y"] if case["loss"] == "mse" else data["y"].astype(np.int32))
+        self._epochs, self._batch, self._scan = case["epochs"], case["batch"], scan
+        self._key = jax.random.key(0)
+        self._rng = np.random.default_rng(0)
+        step = _make_step(case)
+        rows, batch = len(self._x), case["batch"]
+        full = rows // batch * batch
+
+        def on_rows(state, x, y, at):
+            return step(state, x[at], y[at])
+
+        def epoch(state, x, y, key):
+            order = jax.random.permutation(key, rows)
+            body = lambda s, at: on_rows(s, x, y, at)  # noqa: E731
+            state, losses = jax.lax.scan(body, state, order[:full].reshape(-1, batch))
+            total = losses.sum() * batch
+            if full < rows:
+                state, loss = on_rows(state, x, y, order[full:])
+                total += loss * (rows - full)
+            return state, total / rows
+
+        self._epoch = jax.jit(epoch, donate_argnums=0)
+        self._step = jax.jit(on_rows, donate_argnums=0)
+
+    def losses(self, count):
+        return [float(self._scanned() if self._scan else self._looped()) for _ in range(self._epochs)]
+
+    def run(self, steps):
+        for _ in range(steps):
+            self.losses(1)
+
+    def _scanned(self):
+        self._key, key = jax.random.split(self._key)
+        self._state, loss = self._epoch(self._state, self._x, self._y, key)
+        return loss
+
+    def _looped(self):
+        order, parts = self._rng.permutation(len(self._x)).astype(np.int32), []
+        for at in range(0, len(order), self._batch):
+            rows = order[at : at + self._batch]
+            self._state, loss = self._step(self._state, self._x, self._y, rows)
+            parts.append(len(rows) * loss)
+        return jnp.stack(parts).sum() / len(order)
+
+
 def build(case, data, variant):
-    return Run(case, data, scan=variant == "scan")
+    return (Fit if "epochs" in case else Run)(case, data, scan=variant == "scan")
 
 
 def version():

@@ -178,8 +178,33 @@ class Run:
         return self._net.step(self._x[i], self._y[i])
 
 
+class Fit(Run):
+    """The benchmark's whole fit: rows gathered into one buffer in a new order every epoch."""
+
+    def __init__(self, case, data):
+        super().__init__(case, data)
+        self._epochs, self._batch = case["epochs"], case["batch"]
+        self._buffer = np.empty((self._batch, self._x.shape[1]), np.float32)
+        self._rng = np.random.default_rng(0)
+
+    def losses(self, count):
+        losses = []
+        for _ in range(self._epochs):
+            order, total = self._rng.permutation(len(self._x)), 0.0
+            for at in range(0, len(order), self._batch):
+                rows = order[at : at + self._batch]
+                x = np.take(self._x, rows, axis=0, out=self._buffer[: len(rows)], mode="clip")  # else it buffers
+                total += len(rows) * self._net.step(x, self._y[rows])
+            losses.append(total / len(order))
+        return losses
+
+    def run(self, steps):
+        for _ in range(steps):
+            self.losses(1)
+
+
 def build(case, data, variant):
-    return Run(case, data)
+    return Fit(case, data) if "epochs" in case else Run(case, data)
 
 
 def version():

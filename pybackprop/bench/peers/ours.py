@@ -72,7 +72,26 @@ class Fit(_Run):
         )
 
 
+class WholeFit(_Run):
+    """Trainer.fit as its user calls it: shuffled, several epochs."""
+
+    def __init__(self, case, data):
+        super().__init__(case, data)
+        self._trainer = pb.Trainer(self.model, loss=self.loss, optimizer=self.optimizer, seed=0)
+        self._epochs, self._batch = case["epochs"], case["batch"]
+
+    def losses(self, count):
+        history = self._trainer.fit(self.x, self.y, epochs=self._epochs, batch_size=self._batch, verbose=0)
+        return history.history["loss"]
+
+    def run(self, steps):
+        for _ in range(steps):
+            self.losses(1)
+
+
 def build(case, data, variant):
+    if "epochs" in case:
+        return WholeFit(case, data)
     return Fit(case, data) if variant == "fit" else Step(case, data)
 
 

@@ -23,7 +23,8 @@ class Run:
         loss_of = F.cross_entropy if case["loss"] == "cross_entropy" else F.mse_loss
         algorithm = torch.optim.Adam if case["optimizer"] == "adam" else torch.optim.SGD
         optimizer = algorithm(model.parameters(), lr=case["lr"], fused=True)
-        self._batches = list(zip(torch.from_numpy(data["x"]), torch.from_numpy(data["y"]), strict=True))
+        self._x, self._y = torch.from_numpy(data["x"]), torch.from_numpy(data["y"])
+        self._batches = [] if "epochs" in case else list(zip(self._x, self._y, strict=True))
         self._next = 0
 
         def step(x, y):
@@ -48,8 +49,29 @@ class Run:
         return self._step(x, y)
 
 
+class Fit(Run):
+    """A plain training loop: a random order of rows, batches by index, losses kept as tensors until the epoch's end."""
+
+    def __init__(self, case, data, compiled):
+        super().__init__(case, data, compiled)
+        self._epochs, self._batch = case["epochs"], case["batch"]
+
+    def losses(self, count):
+        losses = []
+        for _ in range(self._epochs):
+            parts = []
+            for rows in torch.randperm(len(self._x)).split(self._batch):
+                parts.append(len(rows) * self._step(self._x[rows], self._y[rows]).detach())
+            losses.append(float(torch.stack(parts).sum()) / len(self._x))
+        return losses
+
+    def run(self, steps):
+        for _ in range(steps):
+            self.losses(1)
+
+
 def build(case, data, variant):
-    return Run(case, data, compiled=variant == "compile")
+    return (Fit if "epochs" in case else Run)(case, data, compiled=variant == "compile")
 
 
 def version():
