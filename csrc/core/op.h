@@ -143,6 +143,7 @@ class Infer {
   bool is_int(int i) const;
   const char* who(int i) const;  // "input 0", "Sequential[1] (relu)", "parameter 0.weight": for messages
   bool training() const;         // the graph was made for training
+  bool bf16() const;             // a float graph whose instruction set and CPU have half-width products
 
   // Attributes, as given to Graph::node. An attribute nobody asks for is an error: "unknown option".
   bool has(const char* name) const;

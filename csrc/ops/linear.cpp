@@ -5,10 +5,13 @@
 //
 // A weight (out, in) is stored [in][ld], so that the forward product reads it in place; a weight that is itself
 // computed comes dense. Both are only strides to the product.
+//
+// With the option bf16 the products are half-width (kernels/gemm_bf16.h); all else, db included, is as before. What
+// several tasks multiply by is packed in phases of its own.
 #include <string.h>
 
 #include "../kernels/export.h"
-#include "../kernels/gemm.h"
+#include "../kernels/gemm_bf16.h"
 
 namespace pbp {
 namespace {
@@ -21,6 +24,7 @@ struct LinearPlan {
   int64_t rows, in, out;
   int64_t features;  // rows of the stored weight in one task of dW
   bool has_bias, absorbed, needs_x;
+  bool bf16;
   int preactivation;  // index of the saved buffer; -1: the function's backward reads y
   RowFn row;
   alignas(16) unsigned char row_plan[64];
@@ -59,6 +63,8 @@ struct Linear : OpDefaults {
     s.keep_in(1);
     for (int i = 0; i < s.n_in(); ++i) s.accumulates(i);
     s.any_layout(1);
+    p.bf16 = s.i("bf16", 0) != 0;
+    if (p.bf16) return infer_bf16(s, p);
     const double flops = 2 * double(p.in) * double(p.out);
     const double row = kRowNs + flops / kFlopsPerNs;
     const int64_t tasks = weight_tasks(p);
@@ -69,6 +75,27 @@ struct Linear : OpDefaults {
     s.local(kForward, gemm_local(p.in));
     s.local(kBackward, gemm_local(p.out > p.rows ? p.out : p.rows));
     s.scratch(kBackward, p.rows * p.out * int64_t(sizeof(double)));  // dz, if a function is absorbed
+    return true;
+  }
+
+  // Forward: pack W^T, then rows. Backward: pack W and x, then rows, pack dz, then dW.
+  static bool infer_bf16(Infer& s, LinearPlan& p) {
+    if (!s.bf16()) return s.fail("half-width products need float32 and a CPU and instruction set with avx512_bf16");
+    const double in = double(p.in), out = double(p.out), rows = double(p.rows), weights = in * out;
+    const double row_ns = kRowNs + weights / kFlopsPerNs, pack = kElementNs * 2;
+    const int64_t tasks = weight_tasks(p), in_panels = ceil_div(p.in, kPackTask),
+                  out_panels = ceil_div(p.out, kPackTask);
+    s.phase(kForward, out_panels, pack * weights / double(out_panels + 1));
+    s.rows(kForward, p.rows, row_ns + kElementNs * (in + out));
+    s.phase(kBackward, in_panels, pack * (weights + rows * in) / double(in_panels + 1));
+    s.rows(kBackward, p.rows, row_ns + kElementNs * (in + out));
+    s.phase(kBackward, out_panels, pack * rows * out / double(out_panels + 1));
+    s.phase(kBackward, tasks, (rows * weights / kFlopsPerNs + kElementNs * weights) / double(tasks));
+    s.scratch(kForward, packed_bytes(p.in, p.out));
+    s.scratch(kBackward, packed(p).end);
+    s.local(kForward, gemm_packed_local(p.rows, p.in));
+    const int64_t dx = gemm_packed_local(p.rows, p.out), db = gemm_local(p.rows);
+    s.local(kBackward, dx > db ? dx : db);
     return true;
   }
 
@@ -92,23 +119,24 @@ struct Linear : OpDefaults {
   static void forward(const Ctx<T>& c, const Task& t) {
     const auto& p = c.template planned<LinearPlan>();
     const Operand<T> w = weight(c.in[1], c.x(1), p.out).transposed();
+    if (p.bf16 && t.phase == 0) return pack(p.in, t, w, p.out, c.scratch);
     const bool padded = w.col == 1 && w.row % kLanes == 0 && w.row >= p.out;
     // The function follows while a block is in cache. Where nobody will read z again, it is made in y's own place.
     T* const z = p.preactivation >= 0 && c.saved[p.preactivation].data ? c.kept(p.preactivation) : c.y();
     const int64_t block = row_block<T>(p.in + p.out);
     for (int64_t r = t.begin; r < t.end; r += block) {
       const int64_t rows = min64(block, t.end - r), at = r * p.out;
-      gemm(Product<T>{rows,
-                      p.out,
-                      p.in,
-                      {c.x(0) + r * p.in, p.in, 1},
-                      w,
-                      z + at,
-                      p.out,
-                      p.has_bias ? Out::kBias : Out::kStore,
-                      p.has_bias ? c.x(2) : nullptr,
-                      padded},
-           t.local);
+      product(p, c.scratch, t.local,
+              Product<T>{rows,
+                         p.out,
+                         p.in,
+                         {c.x(0) + r * p.in, p.in, 1},
+                         w,
+                         z + at,
+                         p.out,
+                         p.has_bias ? Out::kBias : Out::kStore,
+                         p.has_bias ? c.x(2) : nullptr,
+                         padded});
       if (p.absorbed) p.row.forward(p.row_plan, z + at, c.y() + at, rows * p.out);
     }
   }
@@ -117,7 +145,9 @@ struct Linear : OpDefaults {
   template <class T>
   static void backward(const Ctx<T>& c, const Task& t) {
     const auto& p = c.template planned<LinearPlan>();
-    if (t.phase == 0)
+    if (p.bf16)
+      backward_bf16(c, p, t);
+    else if (t.phase == 0)
       backward_rows(c, p, t);
     else
       backward_weight(c, p, t);
@@ -157,15 +187,15 @@ struct Linear : OpDefaults {
         p.row.backward(p.row_plan, p.needs_x ? c.kept(p.preactivation) + at : nullptr, p.needs_x ? nullptr : c.y() + at,
                        c.dy() + at, static_cast<T*>(c.scratch) + at, rows * p.out);
       if (c.dx(0))
-        gemm(Product<T>{rows,
-                        p.in,
-                        p.out,
-                        {dz(c, p) + at, p.out, 1},
-                        w,
-                        c.dx(0) + r * p.in,
-                        p.in,
-                        c.add[0] ? Out::kAdd : Out::kStore},
-             t.local);
+        product(p, part(c, packed(p).w), t.local,
+                Product<T>{rows,
+                           p.in,
+                           p.out,
+                           {dz(c, p) + at, p.out, 1},
+                           w,
+                           c.dx(0) + r * p.in,
+                           p.in,
+                           c.add[0] ? Out::kAdd : Out::kStore});
     }
   }
 
@@ -182,10 +212,75 @@ struct Linear : OpDefaults {
       else  // [out][in]
         gemm(Product<T>{p.out, end - i, p.rows, d.transposed(), x, c.dx(1) + i, v.step(0), out}, t.local);
     }
+    backward_bias(c, p, t, d);
+  }
+
+  template <class T>
+  static void backward_bias(const Ctx<T>& c, const LinearPlan& p, const Task& t, const Operand<T>& d) {
     if (p.has_bias && c.dx(2) && t.end == weight_tasks(p)) {
       const T one = 1;  // db = (1 ... 1) dz: a row of ones with strides 0
       gemm(Product<T>{1, p.out, p.rows, {&one, 0, 0}, d, c.dx(2), p.out, c.add[2] ? Out::kAdd : Out::kStore}, t.local);
     }
+  }
+
+  // Half-width.
+
+  static constexpr int64_t kPackTask = 32;  // columns one task packs: a panel
+
+  // Where backward's scratch holds dz and the packed operands, in bytes.
+  struct Packed {
+    int64_t w, x, dz, end;
+  };
+  static PBP_INLINE Packed packed(const LinearPlan& p) {
+    Packed at;
+    at.w = ceil_div(p.rows * p.out * int64_t(sizeof(float)), kAlign) * kAlign;
+    at.x = at.w + packed_bytes(p.out, p.in);
+    at.dz = at.x + packed_bytes(p.rows, p.in);
+    at.end = at.dz + packed_bytes(p.rows, p.out);
+    return at;
+  }
+  template <class T>
+  static PBP_INLINE void* part(const Ctx<T>& c, int64_t offset) {
+    return static_cast<char*>(c.scratch) + offset;
+  }
+
+  template <class T>
+  static PBP_INLINE void pack(int64_t k, const Task& t, const Operand<T>& b, int64_t n, void* to) {
+    if constexpr (sizeof(T) == sizeof(float)) pack_pairs(k, t.begin * kPackTask, t.end * kPackTask, b, n, to);
+  }
+  template <class T>
+  static PBP_INLINE void product(const LinearPlan& p, const void* packed, void* local, const Product<T>& product) {
+    if constexpr (sizeof(T) == sizeof(float))
+      if (p.bf16) return gemm_packed(product, packed, local);
+    gemm(product, local);
+  }
+
+  template <class T>
+  static void backward_bf16(const Ctx<T>& c, const LinearPlan& p, const Task& t) {
+    const Packed at = packed(p);
+    const Operand<T> d{dz(c, p), p.out, 1};
+    if (t.phase == 0) {
+      if (c.dx(0)) pack(p.out, t, weight(c.in[1], c.x(1), p.out), p.in, part(c, at.w));
+      if (c.dx(1)) pack(p.rows, t, Operand<T>{c.x(0), p.in, 1}, p.in, part(c, at.x));
+    } else if (t.phase == 1) {
+      backward_rows(c, p, t);
+    } else if (t.phase == 2) {
+      if (c.dx(1)) pack(p.rows, t, d, p.out, part(c, at.dz));
+    } else {
+      if constexpr (sizeof(T) == sizeof(float))
+        if (c.dx(1)) weight_bf16(c, p, t, part(c, at.x), part(c, at.dz));
+      backward_bias(c, p, t, d);
+    }
+  }
+
+  static void weight_bf16(const Ctx<float>& c, const LinearPlan& p, const Task& t, const void* x, const void* d) {
+    const int64_t i = t.begin * p.features, end = min64(t.end * p.features, p.in);
+    const View& v = c.d_in[1];
+    const Out out = c.add[1] ? Out::kAdd : Out::kStore;
+    if (p.out == 1 || v.step(0) == 1)  // [in][ld]
+      gemm_both_packed(p.rows, x, p.in, i, end, d, p.out, 0, p.out, c.dx(1) + i * v.step(1), v.step(1), out);
+    else  // [out][in]
+      gemm_both_packed(p.rows, d, p.out, 0, p.out, x, p.in, i, end, c.dx(1) + i, v.step(0), out);
   }
 };
 
@@ -196,6 +291,7 @@ struct MatmulPlan {
   int64_t shared[2];   // how many matrices of C read each matrix of A, of B
   bool flat;           // one matrix, whose rows are cut without regard to C's leading dimensions
   bool transposed[2];  // A stored (k, m), B stored (n, k)
+  bool bf16;
   int rank;
   int64_t dim[kMaxRank];
   bool lacks[2][kMaxRank];
@@ -252,8 +348,12 @@ struct Matmul : OpDefaults {
     s.phase(kBackward, tasks,
             flop * double(p.n) * double(p.k) * double(p.m) * double(p.batches[1] * p.shared[1]) / double(tasks + 1));
     p.flat = flat;
-    s.local(kForward, gemm_local(p.k));
-    s.local(kBackward, gemm_local(p.m > p.n ? p.m : p.n));
+    p.bf16 = s.i("bf16", 0) != 0;
+    if (p.bf16 && !s.bf16())
+      return s.fail("half-width products need float32 and a CPU and instruction set with avx512_bf16");
+    s.local(kForward, local_bytes(p, p.m, p.k));
+    const int64_t left = local_bytes(p, stored_rows(p, 0), p.n), right = local_bytes(p, stored_rows(p, 1), p.m);
+    s.local(kBackward, left > right ? left : right);
     return true;
   }
 
@@ -263,7 +363,7 @@ struct Matmul : OpDefaults {
     each_run(p.flat, t, p.m, [&](int64_t batch, int64_t r, int64_t rows) {
       const Operand<T> a = left(p, c.x(0), operand_batch(p, 0, batch));
       const Operand<T> b = right(p, c.x(1), operand_batch(p, 1, batch));
-      gemm(Product<T>{rows, p.n, p.k, a.from(r, 0), b, c.y() + (batch * p.m + r) * p.n, p.n}, t.local);
+      product(p, Product<T>{rows, p.n, p.k, a.from(r, 0), b, c.y() + (batch * p.m + r) * p.n, p.n}, t.local);
     });
   }
 
@@ -289,15 +389,26 @@ struct Matmul : OpDefaults {
           x = y.transposed();
           y = swap;
         }
-        gemm(Product<T>{rows, cols, side == 0 ? p.n : p.m, x.from(r, 0), y, to, cols,
-                        q || c.add[side] ? Out::kAdd : Out::kStore},
-             t.local);
+        product(p,
+                Product<T>{rows, cols, side == 0 ? p.n : p.m, x.from(r, 0), y, to, cols,
+                           q || c.add[side] ? Out::kAdd : Out::kStore},
+                t.local);
       }
     });
   }
 
  private:
   static constexpr int64_t kBlock = 24;  // rows of one task
+
+  template <class T>
+  static PBP_INLINE void product(const MatmulPlan& p, const Product<T>& product, void* local) {
+    if constexpr (sizeof(T) == sizeof(float))
+      if (p.bf16) return gemm_bf16(product, local);
+    gemm(product, local);
+  }
+  static PBP_INLINE int64_t local_bytes(const MatmulPlan& p, int64_t rows, int64_t k) {
+    return p.bf16 ? gemm_bf16_local(rows, k) : gemm_local(k);
+  }
 
   static PBP_INLINE int64_t blocks(int64_t rows) { return ceil_div(rows, kBlock); }
   static PBP_INLINE int64_t stored_rows(const MatmulPlan& p, int side) {
