@@ -12,7 +12,7 @@ namespace pbp {
 namespace {
 
 constexpr int64_t kPairDepth = 1024;  // k of one block: its panel (64 KiB) stays in L2 beside a block of A
-constexpr int64_t kPairRows = 196;    // rows of a block of A (400 KiB at most): 14 full tiles
+constexpr int64_t kPairRows = 256;    // rows of a block of A (528 KiB at most)
 constexpr int64_t kPanelGroup = 128;  // columns packed in one sweep
 
 // The length of k's blocks: whole vectors of pairs, unless there is one block only.
@@ -73,7 +73,9 @@ inline void pack_pairs(int64_t k, int64_t j0, int64_t j1, const Operand<float>& 
     pack_block(min64(depth, k - k0), j0, min64(j1, n), b.from(k0, 0), n, words + k0 / 2 * padded);
 }
 
-// Columns [j0, j1) of a block times all of its m rows; j0 is a multiple of 16. C, bias are those of column j0.
+// Columns [j0, j1) of a block times all of its m rows; j0 is a multiple of 16. C, bias are those of column j0. The
+// first two tiles of a panel fetch the next one into L2, half of it each: in a large matrix every panel comes from
+// afar.
 inline void pair_panels(int64_t m, int64_t pairs, const PairRows& a, const Pair* block, int64_t n, int64_t j0,
                         int64_t j1, float* c, int64_t ldc, Out out, const float* bias) {
   const int64_t padded = ceil_div(n, 16) * 16;
@@ -85,8 +87,9 @@ inline void pair_panels(int64_t m, int64_t pairs, const PairRows& a, const Pair*
     const PairTileFn* const tiles = kPairTiles[w > kPairLanes];
     for (int64_t q = 0, i = 0; q < t.count; ++q) {
       const int64_t rows = t.rows + (q < t.larger);
+      const bool fetch = q < 2 && j + w < j1;
       tiles[rows - 1](pairs, a.at + i * a.row, a.row, a.step, b, step, c + i * ldc + (j - j0), ldc, w, out,
-                      bias_at(bias, j - j0));
+                      bias_at(bias, j - j0), fetch ? b + (q + 2) * pairs * 16 : b, fetch ? 16 : 0);
       i += rows;
     }
     j += w;

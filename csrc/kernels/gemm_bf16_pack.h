@@ -36,8 +36,10 @@ PBP_BF16 void pack_pair_rows(int64_t m, int64_t k, const float* from, int64_t ro
 // Spelt with masks of ones: for the plain forms GCC 12 warns of a variable of its own.
 // 4 rows of 4 words in each quarter, transposed quarter by quarter.
 PBP_INLINE void transpose_quarters(__m512i* r) {
-  const __m512i a = _mm512_maskz_unpacklo_epi32(0xffff, r[0], r[1]), b = _mm512_maskz_unpackhi_epi32(0xffff, r[0], r[1]);
-  const __m512i c = _mm512_maskz_unpacklo_epi32(0xffff, r[2], r[3]), d = _mm512_maskz_unpackhi_epi32(0xffff, r[2], r[3]);
+  const __m512i a = _mm512_maskz_unpacklo_epi32(0xffff, r[0], r[1]),
+                b = _mm512_maskz_unpackhi_epi32(0xffff, r[0], r[1]);
+  const __m512i c = _mm512_maskz_unpacklo_epi32(0xffff, r[2], r[3]),
+                d = _mm512_maskz_unpackhi_epi32(0xffff, r[2], r[3]);
   r[0] = _mm512_maskz_unpacklo_epi64(0xff, a, c);
   r[1] = _mm512_maskz_unpackhi_epi64(0xff, a, c);
   r[2] = _mm512_maskz_unpacklo_epi64(0xff, b, d);
@@ -46,7 +48,7 @@ PBP_INLINE void transpose_quarters(__m512i* r) {
 
 PBP_INLINE __m512 two_rows(const float* low, const float* high) {
   return (__m512)_mm512_maskz_insertf64x4(0xff, (__m512d)_mm512_castps256_ps512(_mm256_loadu_ps(low)),
-                                    (__m256d)_mm256_loadu_ps(high), 1);
+                                          (__m256d)_mm256_loadu_ps(high), 1);
 }
 
 // 16 columns contiguous along k, `step` apart: to[q * width + i]. Loads put the rows i, i + 4, i + 8, i + 12 into the

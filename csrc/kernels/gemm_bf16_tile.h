@@ -24,12 +24,13 @@ constexpr int64_t kPanel = 32;      // columns of a full panel: two vectors, so 
 constexpr int kPairTileRows = 14;
 
 // C[MR x w] = A[MR x pairs] * B[pairs x NV * 16], then `out`; the last of the NV vectors is written as far as w goes.
-// A's word (i, q) lies at a[i * a_row + q * a_step], row q of B at b + q * b_step.
+// A's word (i, q) lies at a[i * a_row + q * a_step], row q of B at b + q * b_step. With every row one more line of
+// `ahead` is fetched, `ahead_step` words apart.
 template <int MR, int NV>
 PBP_BF16 __attribute__((noinline)) void pair_tile(int64_t pairs, const Pair* __restrict a, int64_t a_row,
                                                   int64_t a_step, const Pair* __restrict b, int64_t b_step,
                                                   float* __restrict c, int64_t ldc, int64_t w, Out out,
-                                                  const float* bias) {
+                                                  const float* bias, const Pair* ahead, int64_t ahead_step) {
   __m512 acc[MR][NV];
 #pragma GCC unroll 32
   for (int i = 0; i < MR; ++i)
@@ -44,7 +45,8 @@ PBP_BF16 __attribute__((noinline)) void pair_tile(int64_t pairs, const Pair* __r
     at[g] = a + 4 * g * a_row;
     asm("" : "+r"(at[g]));
   }
-  for (; pairs > 0; --pairs, b += b_step) {
+  for (; pairs > 0; --pairs, b += b_step, ahead += ahead_step) {
+    __builtin_prefetch(ahead, 0, 2);
     __m512i row[NV];
 #pragma GCC unroll 8
     for (int j = 0; j < NV; ++j) row[j] = _mm512_loadu_si512(b + j * kPairLanes);
@@ -82,7 +84,8 @@ PBP_BF16 __attribute__((noinline)) void pair_tile(int64_t pairs, const Pair* __r
 }
 
 typedef void (*PairTileFn)(int64_t pairs, const Pair* a, int64_t a_row, int64_t a_step, const Pair* b, int64_t b_step,
-                           float* c, int64_t ldc, int64_t w, Out out, const float* bias);
+                           float* c, int64_t ldc, int64_t w, Out out, const float* bias, const Pair* ahead,
+                           int64_t ahead_step);
 
 // [width in vectors - 1][rows - 1]
 #define PBP_PAIR_TILES(NV)                                                                                           \
