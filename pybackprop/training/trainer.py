@@ -469,9 +469,7 @@ class Trainer:
             before = self._described.get(name, "float32" if name == "precision" else None)  # older files lack it
             if before != value:
                 what = {"data": "rows or row shapes"}.get(name, name)
-                raise ValueError(
-                    f"the loaded run cannot go on with other {what}: it had {before}, now it has {value}"
-                )
+                raise ValueError(f"the loaded run cannot go on with other {what}: it had {before}, now it has {value}")
 
     def _begin_run(self, plan: Plan, described: dict[str, Any], active: list[Callback], params: dict[str, Any]) -> None:
         per_epoch = None if plan.batches is None else -(-plan.batches // self._step.accumulate)
