@@ -13,7 +13,6 @@ namespace {
 
 constexpr int64_t kPairDepth = 1024;  // k of one block: its panel (64 KiB) stays in L2 beside a block of A
 constexpr int64_t kPairRows = 256;    // rows of a block of A (528 KiB at most)
-constexpr int64_t kPanelGroup = 128;  // columns packed in one sweep
 
 // The length of k's blocks: whole vectors of pairs, unless there is one block only.
 PBP_INLINE int64_t pair_depth(int64_t k) {
@@ -51,7 +50,7 @@ struct PairRows {
 inline void pack_block(int64_t k, int64_t j0, int64_t j1, const Operand<float>& b, int64_t n, Pair* to) {
   const int64_t pairs = ceil_div(k, 2), padded = ceil_div(n, 16) * 16;
   for (int64_t j = j0; j < j1;) {
-    const int64_t w = min64(b.col == 1 ? kPanelGroup : kPairLanes, j1 - j), panel = j / kPanel * kPanel;
+    const int64_t w = b.col == 1 ? j1 - j : min64(kPairLanes, j1 - j), panel = j / kPanel * kPanel;
     const int64_t last = (j + w - 1) / kPanel * kPanel, width = min64(kPanel, padded - last);
     Pair* const at = to + panel * pairs + j % kPanel;
     const float* const from = b.at + j * b.col;

@@ -15,6 +15,8 @@ PBP_BF16 PBP_INLINE __m512i zip_pairs(__m512 low, __m512 high) {
   return _mm512_maskz_permutexvar_epi16(~0u, order, (__m512i)_mm512_cvtne2ps_pbh(high, low));
 }
 
+constexpr int64_t kRowsAtOnce = 16;
+
 PBP_INLINE __m512 load_lanes(const float* p, int64_t n) {
   return _mm512_maskz_loadu_ps(__mmask16(_bzhi_u32(0xffff, n < 0 ? 0 : uint32_t(n))), p);
 }
@@ -96,17 +98,23 @@ PBP_BF16 void pack_pairs_scattered(int64_t k, int64_t w, const float* from, int6
   }
 }
 
-// Contiguous columns, up to four panels of them: panels lie `panel` words apart, the last is `last` wide. A stretch of
-// each row is read at once, because rows lie on different pages.
+// Contiguous columns: panels lie `panel` words apart, the last is `last` wide. A few rows at a time are read from end
+// to end, so that each is a stream the processor can foresee: panel after panel would leave a row, and its page, at
+// once.
 PBP_BF16 void pack_pairs_straight(int64_t k, int64_t w, const float* from, int64_t row, Pair* to, int64_t panel,
                                   int64_t last) {
   const int64_t first_of_last = (w - 1) / kPanel * kPanel;
-  for (int64_t j = 0; j < k; j += 2, from += 2 * row)
+  for (int64_t j0 = 0; j0 < k; j0 += kRowsAtOnce)
     for (int64_t i = 0; i < w; i += kPairLanes) {
       const int64_t width = i < first_of_last ? kPanel : last;
-      const __m512 low = load_lanes(from + i, w - i < 16 ? w - i : 16);
-      const __m512 high = j + 1 < k ? load_lanes(from + row + i, w - i < 16 ? w - i : 16) : _mm512_setzero_ps();
-      _mm512_storeu_si512(to + i / kPanel * panel + j / 2 * width + i % kPanel, zip_pairs(low, high));
+      const __mmask16 lanes = __mmask16(_bzhi_u32(0xffff, uint32_t(w - i < kPairLanes ? w - i : kPairLanes)));
+      const float* s = from + j0 * row + i;
+      Pair* d = to + i / kPanel * panel + i % kPanel + j0 / 2 * width;
+      const int64_t end = k - j0 < kRowsAtOnce ? k - j0 : kRowsAtOnce;
+      int64_t j = 0;
+      for (; j + 2 <= end; j += 2, s += 2 * row, d += width)
+        _mm512_storeu_si512(d, zip_pairs(_mm512_maskz_loadu_ps(lanes, s), _mm512_maskz_loadu_ps(lanes, s + row)));
+      if (j < end) _mm512_storeu_si512(d, zip_pairs(_mm512_maskz_loadu_ps(lanes, s), _mm512_setzero_ps()));
     }
 }
 
