@@ -40,6 +40,9 @@ PBP_INLINE int64_t gemm_bf16_local(int64_t m, int64_t k) {
 
 #if defined(__AVX512F__)
 
+// Whether C's lines are worth fetching before they are stored: C does not stay in L2, and k is too short to hide them.
+PBP_INLINE bool stores_bound(int64_t m, int64_t n, int64_t k) { return m * n > 128 << 10 && k <= 512; }
+
 // A as the micro-kernel broadcasts it: word (i, q) at at[i * row + q * step].
 struct PairRows {
   const Pair* at;
@@ -74,9 +77,9 @@ inline void pack_pairs(int64_t k, int64_t j0, int64_t j1, const Operand<float>& 
 
 // Columns [j0, j1) of a block times all of its m rows; j0 is a multiple of 16. C, bias are those of column j0. The
 // first two tiles of a panel fetch the next one into L2, half of it each: in a large matrix every panel comes from
-// afar.
+// afar. With `fetch_c` a tile fetches its neighbour's lines of C, too.
 inline void pair_panels(int64_t m, int64_t pairs, const PairRows& a, const Pair* block, int64_t n, int64_t j0,
-                        int64_t j1, float* c, int64_t ldc, Out out, const float* bias) {
+                        int64_t j1, float* c, int64_t ldc, Out out, const float* bias, bool fetch_c) {
   const int64_t padded = ceil_div(n, 16) * 16;
   const RowTiles t = row_tiles(m, kPairTileRows);
   for (int64_t j = j0; j < j1;) {
@@ -87,8 +90,14 @@ inline void pair_panels(int64_t m, int64_t pairs, const PairRows& a, const Pair*
     for (int64_t q = 0, i = 0; q < t.count; ++q) {
       const int64_t rows = t.rows + (q < t.larger);
       const bool fetch = q < 2 && j + w < j1;
-      tiles[rows - 1](pairs, a.at + i * a.row, a.row, a.step, b, step, c + i * ldc + (j - j0), ldc, w, out,
-                      bias_at(bias, j - j0), fetch ? b + (q + 2) * pairs * 16 : b, fetch ? 16 : 0);
+      float* const to = c + i * ldc + (j - j0);
+      if (fetch_c && j + w < j1)
+        for (int64_t r = 0; r < rows; ++r) {
+          __builtin_prefetch(to + r * ldc + w, 1);
+          __builtin_prefetch(to + r * ldc + w + kPairLanes, 1);
+        }
+      tiles[rows - 1](pairs, a.at + i * a.row, a.row, a.step, b, step, to, ldc, w, out, bias_at(bias, j - j0),
+                      fetch ? b + (q + 2) * pairs * 16 : b, fetch ? 16 : 0);
       i += rows;
     }
     j += w;
@@ -105,19 +114,20 @@ inline void pack_rows(int64_t m, int64_t k, const Operand<float>& a, Pair* to) {
 
 // The product of rows packed by pack_rows with columns of a block.
 inline void rows_times_panels(int64_t m, int64_t k, bool by_rows, const Pair* rows, const Pair* block, int64_t n,
-                              float* c, int64_t ldc, Out out, const float* bias) {
+                              float* c, int64_t ldc, Out out, const float* bias, bool fetch_c) {
   const int64_t pairs = ceil_div(k, 2);
-  if (by_rows) return pair_panels(m, pairs, {rows, pair_row_step(k), 1}, block, n, 0, n, c, ldc, out, bias);
+  if (by_rows) return pair_panels(m, pairs, {rows, pair_row_step(k), 1}, block, n, 0, n, c, ldc, out, bias, fetch_c);
   const int64_t padded = ceil_div(m, 16) * 16;
   for (int64_t i = 0; i < m; i += kPanel) {
     const PairRows a{rows + i * pairs, 1, min64(kPanel, padded - i)};
-    pair_panels(min64(kPanel, m - i), pairs, a, block, n, 0, n, c + i * ldc, ldc, out, bias);
+    pair_panels(min64(kPanel, m - i), pairs, a, block, n, 0, n, c + i * ldc, ldc, out, bias, fetch_c);
   }
 }
 
 // C = A * B where B (k, n) was packed by pack_pairs; p.b is not read. `local` has gemm_packed_local(m, k) bytes.
 inline void gemm_packed(const Product<float>& p, const void* b, void* local) {
   const int64_t depth = pair_depth(p.k), padded = ceil_div(p.n, 16) * 16;
+  const bool fetch_c = stores_bound(p.m, p.n, p.k);
   Pair* const rows = static_cast<Pair*>(local);
   for (int64_t i = 0; i < p.m; i += kPairRows) {
     const int64_t m = min64(kPairRows, p.m - i);
@@ -127,7 +137,7 @@ inline void gemm_packed(const Product<float>& p, const void* b, void* local) {
       const int64_t k = min64(depth, p.k - k0);
       const Pair* const block = static_cast<const Pair*>(b) + k0 / 2 * padded;
       pack_rows(m, k, p.a.from(i, k0), rows);
-      rows_times_panels(m, k, p.a.col == 1, rows, block, p.n, p.c + i * p.ldc, p.ldc, out, p.bias);
+      rows_times_panels(m, k, p.a.col == 1, rows, block, p.n, p.c + i * p.ldc, p.ldc, out, p.bias, fetch_c);
       out = Out::kAdd;
       k0 += k;
     } while (k0 < p.k);
@@ -150,7 +160,8 @@ inline void gemm_bf16(const Product<float>& p, void* local) {
       for (int64_t j = 0; j < p.n; j += kPanel) {
         const int64_t w = min64(kPanel, p.n - j);
         pack_block(k, 0, w, p.b.from(k0, j), w, panel);
-        rows_times_panels(m, k, p.a.col == 1, rows, panel, w, p.c + i * p.ldc + j, p.ldc, out, bias_at(p.bias, j));
+        rows_times_panels(m, k, p.a.col == 1, rows, panel, w, p.c + i * p.ldc + j, p.ldc, out, bias_at(p.bias, j),
+                          false);
       }
       out = Out::kAdd;
       k0 += k;
@@ -163,6 +174,7 @@ inline void gemm_bf16(const Product<float>& p, void* local) {
 inline void gemm_both_packed(int64_t k, const void* a, int64_t m, int64_t i0, int64_t i1, const void* b, int64_t n,
                              int64_t j0, int64_t j1, float* c, int64_t ldc, Out out) {
   const int64_t depth = pair_depth(k), rows = ceil_div(m, 16) * 16, cols = ceil_div(n, 16) * 16;
+  const bool fetch_c = stores_bound(m, n, k);
   int64_t k0 = 0;
   do {
     const int64_t pairs = ceil_div(min64(depth, k - k0), 2);
@@ -172,7 +184,7 @@ inline void gemm_both_packed(int64_t k, const void* a, int64_t m, int64_t i0, in
       const int64_t panel = i / kPanel * kPanel, step = min64(kPanel, rows - panel);
       const int64_t end = min64(panel + kPanel, i1);
       const PairRows left{at + panel * pairs + (i - panel), 1, step};
-      pair_panels(end - i, pairs, left, block, n, j0, j1, c + (i - i0) * ldc, ldc, out, nullptr);
+      pair_panels(end - i, pairs, left, block, n, j0, j1, c + (i - i0) * ldc, ldc, out, nullptr, fetch_c);
       i = end;
     }
     out = Out::kAdd;
