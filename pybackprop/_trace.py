@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from . import _core
+from ._precision import check_precision
 from ._tensor import Operators, Tensor
 from ._tracer import Tracer, tracing
 
@@ -121,6 +122,7 @@ def trace(
     *,
     dtype: str = "float32",
     training: bool = False,
+    precision: str = "float32",
     isa: str | None = None,
     place: str | None = None,
 ) -> Traced:
@@ -133,17 +135,20 @@ def trace(
         specs: a tuple with one entry for each argument, nested tuples, lists and dicts of ``Spec``.
         dtype: ``"float32"`` or ``"float64"``.
         training: whether dropout drops and batch statistics are used.
+        precision: of matrix products: ``"float32"`` for ``dtype`` itself, or ``"bf16"``.
         isa: an instruction set's name; None for the best this machine has.
         place: what messages call the function itself; None for its name.
 
     Raises:
         ValueError, TypeError: a mistake in the model, with its place.
+        ValueError: this machine or ``dtype`` cannot have that precision.
     """
+    check_precision(precision, dtype, isa)
     if place is None:
         name = getattr(fn, "__name__", "")
         place = name if name.isidentifier() else ""
     graph = _core.Graph(dtype, training, isa)
-    tracer = Tracer(graph, model, place)
+    tracer = Tracer(graph, model, place, precision)
     leaves, tree = flatten(specs)
     inputs = [graph.input(tuple(spec.shape), spec.integer) for spec in leaves]
     args = unflatten(tree, [Tensor(tracer, v) for v in inputs])

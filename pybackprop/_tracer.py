@@ -46,12 +46,13 @@ class Tracer:
     """One trace: the graph being written, and where in the user's model the writing is.
 
     ``place`` names the function when no module is being called. Parameters are known by their dotted names in
-    ``model``.
+    ``model``. ``precision`` is that of matrix products: ``"float32"`` for the graph's own dtype, or ``"bf16"``.
     """
 
-    def __init__(self, graph: _core.Graph, model: Module | None, place: str = "") -> None:
+    def __init__(self, graph: _core.Graph, model: Module | None, place: str = "", precision: str = "float32") -> None:
         self.graph = graph
         self.training: bool = graph.training
+        self.precision = precision
         self.dtype = np.dtype(graph.dtype)
         self.params: dict[str, tuple[Any, int, bool]] = {}
         self.buffers: dict[str, tuple[Any, int]] = {}

@@ -70,12 +70,16 @@ def _count(n: int) -> int:
     return int(n)
 
 
+_NO_BF16 = "not available (they need x86-64-v4 on a CPU with avx512_bf16)"
+
+
 def describe_config() -> str:
     """The lines that :func:`show_config` and ``pybackprop info`` print."""
     threads = _core.thread_config()
     lines = {
         "pybackprop": __version__,
         "instruction set": f"{_core.isa_active()} (available: {', '.join(_core.isa_names())})",
+        "bf16 products": "available" if _core.isa_has_bf16() else _NO_BF16,
         "threads": f"{threads['threads']} ({threads['reason']})",
         "CPUs": threads["cpus"],
         "OpenMP runtime": threads["openmp"],
@@ -88,7 +92,8 @@ def describe_config() -> str:
 
 
 def show_config() -> None:
-    """Print version, instruction set in use and available, threads and why so many, OpenMP runtime, compiler.
+    """Print version, instruction set in use and available, whether it has bf16 products (``precision="bf16"`` of
+    :class:`Trainer`), threads and why so many, OpenMP runtime, compiler.
 
     >>> import pybackprop as pb
     >>> pb.show_config()                                                              # doctest: +ELLIPSIS

@@ -70,6 +70,10 @@ void bind_config(py::module_& m) {
         return names;
       },
       "Instruction-set levels this CPU can run, lowest first.");
+  m.def(
+      "isa_has_bf16", [](const std::optional<std::string>& name) { return level(name.value_or("")).bf16; },
+      py::arg("name") = py::none(),
+      "Whether a level (None: the one new graphs use) has half-width products on this CPU.");
   m.def("isa_active", [] { return std::string(level("").name); }, "The level new graphs use.");
   m.def("op_names", [] { return level("").op_names(); }, "Names of all ops, sorted.");
   m.def("op_info", &op_info, py::arg("name"), "Facts about one op.");

@@ -72,8 +72,8 @@ struct Node {
     std::vector<Phase> phases;
     int64_t scratch = 0;
   };
-  Way ways[2][2];                         // of each pass: the usual one, and one to take instead
-  int unwanted[2] = {-1, -1}, trained[2]; // inputs that decide about it; -1: there is none
+  Way ways[2][2];                          // of each pass: the usual one, and one to take instead
+  int unwanted[2] = {-1, -1}, trained[2];  // inputs that decide about it; -1: there is none
   int64_t local[2] = {0, 0};
 
   Way& way(int pass) { return ways[pass][unwanted[pass] >= 0]; }  // being declared

@@ -22,6 +22,7 @@ const char* Infer::who(int i) const {
   return p_->texts.back().c_str();
 }
 bool Infer::training() const { return p_->graph.training; }
+bool Infer::bf16() const { return p_->graph.level->bf16 && p_->graph.dtype == DType::f32; }
 
 bool Infer::has(const char* name) const { return p_->find(name) != nullptr; }
 

@@ -156,6 +156,7 @@ class Infer {
   bool is_int(int i) const;
   const char* who(int i) const;  // "input 0", "Sequential[1] (relu)", "parameter 0.weight": for messages
   bool training() const;         // the graph was made for training
+  bool bf16() const;             // a float graph whose instruction set and CPU have half-width products
 
   // Attributes, as given to Graph::node. An attribute nobody asks for is an error: "unknown option".
   bool has(const char* name) const;
@@ -185,7 +186,7 @@ class Infer {
   void constant_out(int i);     // output i is taken as a constant by backward (new running statistics)
   void accumulates(int i);      // backward can add to d_in[i] at no cost (see NodeCtx::add)
   void any_layout(int i);  // input i, and its gradient, may be a view with any strides (a transposed, padded weight)
-  void updates(int i);  // backward runs NodeCtx::update[i] in its last phase, and reads input i in earlier ones only
+  void updates(int i);     // backward runs NodeCtx::update[i] in its last phase, and reads input i in earlier ones only
   void sparse_gradient(int i);  // the gradient of parameter i is rows: see SparseRows
 
   // How the work is cut; the sum of costs decides how many threads take part. `cost` is nanoseconds on one thread.

@@ -27,9 +27,14 @@ struct Built {
   Level level;
 };
 
+// Whether a level that the CPU has includes products of bfloat16: a feature of some CPUs with AVX-512.
 #if defined(__aarch64__)
 bool has_neon() { return true; }
+bool bf16_neon() { return false; }
 #else
+bool bf16_v2() { return false; }
+bool bf16_v3() { return false; }
+bool bf16_v4() { return __builtin_cpu_supports("avx512bf16"); }
 // __builtin_cpu_supports also asks whether the operating system saves the wide registers.
 bool has_v2() { return __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("popcnt"); }
 bool has_v3() {
@@ -55,9 +60,10 @@ std::vector<Level> find_levels() {
 #define PBP_FILE_v3(file) &ops_##file##_v3,
 #define PBP_FILE_v4(file) &ops_##file##_v4,
 #define PBP_FILE_neon(file) &ops_##file##_neon,
-#define PBP_ADD(lv) \
-  if (has_##lv())   \
-    found.push_back(Level{PBP_NAME_##lv, {PBP_OP_FILES(PBP_FILE_##lv)}, &rules_table_##lv, &limit_loops_##lv});
+#define PBP_ADD(lv)  \
+  if (has_##lv())    \
+    found.push_back( \
+        Level{PBP_NAME_##lv, {PBP_OP_FILES(PBP_FILE_##lv)}, &rules_table_##lv, &limit_loops_##lv, bf16_##lv()});
   PBP_LEVELS(PBP_ADD)
   return found;
 }

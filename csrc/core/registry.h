@@ -15,6 +15,7 @@ struct Level {
   std::vector<const OpTable*> files;
   const RuleTable* rules;
   const LimitLoops* loops;
+  bool bf16;  // the CPU and this level's kernels have products of bfloat16 pairs
 
   const OpEntry* find_op(const std::string& name) const;  // null if there is none
   const OpEntry& op(const std::string& name) const;       // ValueError naming the nearest

@@ -10,8 +10,8 @@
 namespace pbp {
 namespace {
 
-constexpr int64_t kPiece = 8192;         // elements of one fixed piece of the gradient norm
-constexpr int64_t kChunk = 2048;         // elements one thread updates at a time
+constexpr int64_t kPiece = 8192;  // elements of one fixed piece of the gradient norm
+constexpr int64_t kChunk = 2048;  // elements one thread updates at a time
 constexpr int64_t kEarlyElements = 4096;
 constexpr size_t kBoundPrograms = 16;  // programs whose bindings a stepper keeps
 constexpr double kSweepCost = 0.2;     // ns an element

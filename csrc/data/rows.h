@@ -1,5 +1,5 @@
-// Rows of bytes gathered in any order. The hardware cannot guess where the next row lies, so the rows to come are fetched
-// ahead: a batch of 64 rows of 3 KB from DRAM takes half as long.
+// Rows of bytes gathered in any order. The hardware cannot guess where the next row lies, so the rows to come are
+// fetched ahead: a batch of 64 rows of 3 KB from DRAM takes half as long.
 #pragma once
 #include <stddef.h>
 #include <stdint.h>

@@ -13,6 +13,7 @@
   X(embedding)          \
   X(internal)           \
   X(linear)             \
+  X(matmul)             \
   X(losses)             \
   X(class_losses)       \
   X(norms)              \

@@ -17,9 +17,9 @@ constexpr int64_t kPackRows = kVecBytes == 64 ? 512 : 128;
 constexpr int64_t kNear = int64_t(512) << 10;  // bytes of B or C that are taken to be in L2
 constexpr int64_t kTransposedRows = 48;  // rows of a block that is stored transposed: a multiple of every L, MR <= 12
 
-// A transposed A is read a few elements at a time, a leading dimension apart. Where that is a multiple of a page they all
-// fall into the same sets of the caches; over long sums they leave them. Then so many rows of it are copied side by side
-// (2048 x 2048 x 2048: 68 % of peak in place, 92 % copied).
+// A transposed A is read a few elements at a time, a leading dimension apart. Where that is a multiple of a page they
+// all fall into the same sets of the caches; over long sums they leave them. Then so many rows of it are copied side by
+// side (2048 x 2048 x 2048: 68 % of peak in place, 92 % copied).
 constexpr int64_t kCopiedBytes = 384, kLongSum = 512, kShortSum = 128;
 template <class T>
 constexpr int64_t kCopiedRows = kCopiedBytes / int64_t(sizeof(T));
@@ -73,7 +73,7 @@ struct Product {
   int64_t ldc;
   Out out = Out::kStore;
   const T* bias = nullptr;
-  bool b_padded = false;  // B's rows are contiguous and readable up to the next multiple of 16 columns
+  bool b_padded = false;           // B's rows are contiguous and readable up to the next multiple of 16 columns
   const Stream* wanted = nullptr;  // fetched on the way
   int n_wanted = 0;
 };
@@ -175,8 +175,8 @@ void gemm_direct(const Product<T>& p, int width, T* work) {
   const int64_t depth = gemm_depth(p.k);
   const bool far = p.b.col == 1 && p.n * p.k * kSize > kNear;
   const bool far_c = p.n * p.m * kSize > kNear;
-  const bool copies = p.a.row == 1 && p.n > width * L &&
-                      (p.k >= kLongSum || (p.k >= kShortSum && p.a.col * kSize % 4096 == 0));
+  const bool copies =
+      p.a.row == 1 && p.n > width * L && (p.k >= kLongSum || (p.k >= kShortSum && p.a.col * kSize % 4096 == 0));
   T* const copy = work + depth * width * L;
   const int64_t block = copies ? kCopiedRows<T> : p.m;
   const int64_t panels = ceil_div(p.n, width * L) * ceil_div(p.k, depth > 0 ? depth : 1) * ceil_div(p.m, block);

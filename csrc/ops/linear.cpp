@@ -1,22 +1,22 @@
-// Products: linear (x W^T + b, with a following elementwise function) and matmul.
+// linear: a product with a weight, a bias, and a following elementwise function.
 //
-//   linear   y = f(x W^T + b)      dz = dy f'(...)   dx = dz W   dW = dz^T x   db = sum of dz over rows
-//   matmul   C = A B               dA = dC B^T     dB = A^T dC, summed over broadcast batches
+//   y = f(x W^T + b)      dz = dy f'(...)   dx = dz W   dW = dz^T x   db = sum of dz over rows
 //
 // A weight (out, in) is stored [in][ld], so that the forward product reads it in place; a weight that is itself
 // computed comes dense. Both are only strides to the product.
+//
+// With the option bf16 the products are half-width (kernels/gemm_bf16.h); all else, db included, is as before. What
+// several tasks multiply by is packed in phases of its own.
 #include <string.h>
 
 #include "../kernels/export.h"
-#include "../kernels/gemm.h"
+#include "../kernels/gemm_bf16.h"
+#include "../kernels/gemm_cost.h"
 #include "../kernels/loops.h"
 
 namespace pbp {
 namespace {
 
-constexpr double kFlopsPerNs = 150;  // of one thread, single precision: for the cost model only
-constexpr double kElementNs = 0.05;  // a value written, or read once more, in cache
-constexpr double kRowNs = 10;
 constexpr int64_t kPartRows = 16;
 
 struct LinearPlan {
@@ -24,6 +24,7 @@ struct LinearPlan {
   int64_t features;  // rows of the stored weight in one task of dW
   int64_t blocks;    // of the forward product's sum, see gemm_depth
   bool has_bias, absorbed, needs_x;
+  bool bf16;
   int preactivation;  // index of the saved buffer; -1: the function's backward reads y
   RowFn row;
   alignas(16) unsigned char row_plan[64];
@@ -63,6 +64,8 @@ struct Linear : OpDefaults {
     for (int i = 0; i < s.n_in(); ++i) s.accumulates(i);
     for (int i = 1; i < s.n_in(); ++i) s.updates(i);
     s.any_layout(1);
+    p.bf16 = s.i("bf16", 0) != 0;
+    if (p.bf16) return infer_bf16(s, p);
     const double flops = 2 * double(p.in) * double(p.out);
     const double row = kRowNs + flops / kFlopsPerNs;
     const int64_t tasks = weight_tasks(p);
@@ -73,8 +76,8 @@ struct Linear : OpDefaults {
     s.local(kForward, gemm_local(p.in));
     s.local(kBackward, gemm_local(p.out > p.rows ? p.out : p.rows));
     s.scratch(kBackward, p.rows * p.out * int64_t(sizeof(double)));  // dz, if a function is absorbed
-    // A core that writes a weight which another one has read waits for it line by line. With few rows the weight is most
-    // of the traffic: where no dx asks for all of it, each thread multiplies with the features it updates.
+    // A core that writes a weight which another one has read waits for it line by line. With few rows the weight is
+    // most of the traffic: where no dx asks for all of it, each thread multiplies with the features it updates.
     p.blocks = p.in ? ceil_div(p.in, gemm_depth(p.in)) : 1;
     if (p.blocks > 1 && p.rows <= p.in) {
       const int64_t parts = p.blocks * ceil_div(p.rows, kPartRows);
@@ -83,6 +86,27 @@ struct Linear : OpDefaults {
       s.rows(kForward, p.rows, kElementNs * double((p.blocks + 1) * p.out));
       s.scratch(kForward, p.blocks * p.rows * p.out * int64_t(sizeof(double)));
     }
+    return true;
+  }
+
+  // Forward: pack W^T, then rows. Backward: pack W and x, then rows, pack dz, then dW.
+  static bool infer_bf16(Infer& s, LinearPlan& p) {
+    if (!s.bf16()) return s.fail("half-width products need float32 and a CPU and instruction set with avx512_bf16");
+    const double in = double(p.in), out = double(p.out), rows = double(p.rows), weights = in * out;
+    const double row_ns = kRowNs + weights / kFlopsPerNs, pack = kElementNs * 2;
+    const int64_t tasks = weight_tasks(p), in_panels = ceil_div(p.in, kPackTask),
+                  out_panels = ceil_div(p.out, kPackTask);
+    s.phase(kForward, out_panels, pack * weights / double(out_panels + 1));
+    s.rows(kForward, p.rows, row_ns + kElementNs * (in + out));
+    s.phase(kBackward, in_panels, pack * (weights + rows * in) / double(in_panels + 1));
+    s.rows(kBackward, p.rows, row_ns + kElementNs * (in + out));
+    s.phase(kBackward, out_panels, pack * rows * out / double(out_panels + 1));
+    s.phase(kBackward, tasks, (rows * weights / kFlopsPerNs + kElementNs * weights) / double(tasks));
+    s.scratch(kForward, packed_bytes(p.in, p.out));
+    s.scratch(kBackward, packed(p).end);
+    s.local(kForward, gemm_packed_local(p.rows, p.in));
+    const int64_t dx = gemm_packed_local(p.rows, p.out), db = gemm_local(p.rows);
+    s.local(kBackward, dx > db ? dx : db);
     return true;
   }
 
@@ -107,6 +131,7 @@ struct Linear : OpDefaults {
     const auto& p = c.template planned<LinearPlan>();
     if (t.phase == kInstead) return forward_parts(c, p, t);
     if (t.phase == kInstead + 1) return join_parts(c, p, t);
+    if (p.bf16 && t.phase == 0) return pack(p.in, t, weight(c.in[1], c.x(1), p.out).transposed(), p.out, c.scratch);
     // The function follows while a block is in cache.
     T* const z = preactivation(c, p);
     const int64_t block = row_block<T>(p.in + p.out);
@@ -121,7 +146,9 @@ struct Linear : OpDefaults {
   template <class T>
   static void backward(const Ctx<T>& c, const Task& t) {
     const auto& p = c.template planned<LinearPlan>();
-    if (t.phase == 0)
+    if (p.bf16)
+      backward_bf16(c, p, t);
+    else if (t.phase == 0)
       backward_rows(c, p, t);
     else
       backward_weight(c, p, t);
@@ -161,17 +188,17 @@ struct Linear : OpDefaults {
   static PBP_INLINE void forward_product(const Ctx<T>& c, const LinearPlan& p, int64_t r, int64_t rows, int64_t k,
                                          int64_t depth, T* to, bool bias, void* local) {
     const Operand<T> w = weight(c.in[1], c.x(1), p.out).transposed();
-    gemm(Product<T>{rows,
-                    p.out,
-                    depth,
-                    {c.x(0) + r * p.in + k, p.in, 1},
-                    w.from(k, 0),
-                    to,
-                    p.out,
-                    bias ? Out::kBias : Out::kStore,
-                    bias ? c.x(2) : nullptr,
-                    w.col == 1 && w.row % kLanes == 0 && w.row >= p.out},
-         local);
+    product(p, c.scratch, local,
+            Product<T>{rows,
+                       p.out,
+                       depth,
+                       {c.x(0) + r * p.in + k, p.in, 1},
+                       w.from(k, 0),
+                       to,
+                       p.out,
+                       bias ? Out::kBias : Out::kStore,
+                       bias ? c.x(2) : nullptr,
+                       w.col == 1 && w.row % kLanes == 0 && w.row >= p.out});
   }
 
   // Task: a block of the sum, and in it a few rows. The same blocks, added in the same order, as in one product.
@@ -208,15 +235,15 @@ struct Linear : OpDefaults {
         p.row.backward(p.row_plan, p.needs_x ? c.kept(p.preactivation) + at : nullptr, p.needs_x ? nullptr : c.y() + at,
                        c.dy() + at, static_cast<T*>(c.scratch) + at, rows * p.out);
       if (c.dx(0))
-        gemm(Product<T>{rows,
-                        p.in,
-                        p.out,
-                        {dz(c, p) + at, p.out, 1},
-                        w,
-                        c.dx(0) + r * p.in,
-                        p.in,
-                        c.add[0] ? Out::kAdd : Out::kStore},
-             t.local);
+        product(p, part(c, packed(p).w), t.local,
+                Product<T>{rows,
+                           p.in,
+                           p.out,
+                           {dz(c, p) + at, p.out, 1},
+                           w,
+                           c.dx(0) + r * p.in,
+                           p.in,
+                           c.add[0] ? Out::kAdd : Out::kStore});
     }
   }
 
@@ -224,11 +251,17 @@ struct Linear : OpDefaults {
   static void backward_weight(const Ctx<T>& c, const LinearPlan& p, const Task& t) {
     const int64_t i = t.begin * p.features, end = min64(t.end * p.features, p.in);
     if (c.dx(1)) weight_gradient(c, p, i, end - i, t.local);
+    bias_gradient(c, p, t);
+  }
+
+  template <class T>
+  static void bias_gradient(const Ctx<T>& c, const LinearPlan& p, const Task& t) {
     if (p.has_bias && c.dx(2) && t.end == weight_tasks(p)) {
       const T one = 1;  // db = (1 ... 1) dz: a row of ones with strides 0
-      gemm(Product<T>{1, p.out, p.rows, {&one, 0, 0}, {dz(c, p), p.out, 1}, c.dx(2), p.out,
-                      c.add[2] ? Out::kAdd : Out::kStore},
-           t.local);
+      gemm(
+          Product<T>{
+              1, p.out, p.rows, {&one, 0, 0}, {dz(c, p), p.out, 1}, c.dx(2), p.out, c.add[2] ? Out::kAdd : Out::kStore},
+          t.local);
       if (const Update* u = c.updates(2)) u->run(*u, c.dx(2), 0, 1, p.out, 0);
     }
   }
@@ -242,7 +275,8 @@ struct Linear : OpDefaults {
     const Out out = c.add[1] ? Out::kAdd : Out::kStore;
     const Update* u = c.updates(1);
     if (p.out != 1 && v.step(0) != 1) {  // stored [out][in]
-      gemm(Product<T>{p.out, n, p.rows, d.transposed(), x, c.dx(1) + i, v.step(0), out}, local);
+      weight_product(c, p, true, i, n, 0, p.out,
+                     Product<T>{p.out, n, p.rows, d.transposed(), x, c.dx(1) + i, v.step(0), out}, local);
       if (u) u->run(*u, c.dx(1) + i, i, p.out, n, v.step(0));
       return;
     }
@@ -259,207 +293,80 @@ struct Linear : OpDefaults {
         for (int k = 0; k < spans; ++k)
           wanted[k] = {u->span[k] + at * int64_t(sizeof(T)), features, ld * int64_t(sizeof(T)),
                        some * int64_t(sizeof(T))};
-        gemm(Product<T>{features, some, p.rows, x.from(0, f).transposed(), d.from(0, j), c.dx(1) + at, ld, out, nullptr,
-                        false, wanted, spans},
-             local);
+        weight_product(c, p, false, i + f, features, j, some,
+                       Product<T>{features, some, p.rows, x.from(0, f).transposed(), d.from(0, j), c.dx(1) + at, ld,
+                                  out, nullptr, false, wanted, spans},
+                       local);
         if (!u) continue;
         const bool whole = some == p.out;  // padding is zero and stays so: one run
         u->run(*u, c.dx(1) + at, at, whole ? 1 : features, whole ? features * ld : some, ld);
       }
   }
-};
 
-// The batches of a product: C's leading dimensions, and for each operand which of them it lacks (broadcast).
-struct MatmulPlan {
-  int64_t m, n, k;
-  int64_t batches[2];  // matrices of A, of B
-  int64_t shared[2];   // how many matrices of C read each matrix of A, of B
-  bool flat;           // one matrix, whose rows are cut without regard to C's leading dimensions
-  bool transposed[2];  // A stored (k, m), B stored (n, k)
-  int rank;
-  int64_t dim[kMaxRank];
-  bool lacks[2][kMaxRank];
-};
+  // Half-width.
 
-struct Matmul : OpDefaults {
-  static constexpr const char* name = "matmul";
+  static constexpr int64_t kPackTask = 32;  // columns one task packs: a panel
 
-  // a (..., m, k), b (..., k, n) -> (..., m, n), NumPy's rules; a flag swaps the last two dimensions of its operand.
-  static bool infer(Infer& s) {
-    if (!s.expect_inputs(2, 2) || !s.expect_float(0) || !s.expect_float(1)) return false;
-    auto& p = s.plan<MatmulPlan>();
-    p.transposed[0] = s.i("transpose_a", 0) != 0;
-    p.transposed[1] = s.i("transpose_b", 0) != 0;
-    const Shape &a = s.in(0), &b = s.in(1);
-    for (int i = 0; i < 2; ++i)
-      if (s.in(i).rank < 2) return s.fail("expects matrices, but %s has shape %s", s.who(i), s.text(s.in(i)));
-    p.m = p.transposed[0] ? a[-1] : a[-2];
-    p.k = p.transposed[0] ? a[-2] : a[-1];
-    p.n = p.transposed[1] ? b[-2] : b[-1];
-    const int64_t k = p.transposed[1] ? b[-1] : b[-2];
-    if (p.k != k)
-      return s.fail("expects equal inner dimensions, but %s %s gives %lld and %s %s gives %lld", s.who(0), s.text(a),
-                    (long long)p.k, s.who(1), s.text(b), (long long)k);
-    if (!broadcast(s, p)) return false;
-    Shape y;
-    for (int i = 0; i < p.rank; ++i) y.push(p.dim[i]);
-    y.push(p.m);
-    y.push(p.n);
-    s.out(y);
-    for (int i = 0; i < 2; ++i) {
-      s.keep_in(i);
-      s.accumulates(i);
-    }
-    // One B for all of A's matrices: a single product over all their rows.
-    const bool flat = p.batches[1] == 1 && p.shared[0] == 1 && !p.transposed[0];
-    if (flat) {
-      p.m *= p.batches[0];
-      p.batches[0] = p.shared[1] = 1;
-      p.rank = 0;
-    }
-    // A phase whose tasks own rows of one matrix each, or plain rows where there is one matrix.
-    const double flop = 2 / kFlopsPerNs;
-    if (flat) {
-      s.rows(kForward, p.m, kRowNs + flop * double(p.n) * double(p.k), 1);
-      s.rows(kBackward, p.m, kRowNs + flop * double(p.n) * double(p.k), 1);
+  // Where backward's scratch holds dz and the packed operands, in bytes.
+  struct Packed {
+    int64_t w, x, dz, end;
+  };
+  static PBP_INLINE Packed packed(const LinearPlan& p) {
+    Packed at;
+    at.w = ceil_div(p.rows * p.out * int64_t(sizeof(float)), kAlign) * kAlign;
+    at.x = at.w + packed_bytes(p.out, p.in);
+    at.dz = at.x + packed_bytes(p.rows, p.in);
+    at.end = at.dz + packed_bytes(p.rows, p.out);
+    return at;
+  }
+  template <class T>
+  static PBP_INLINE void* part(const Ctx<T>& c, int64_t offset) {
+    return static_cast<char*>(c.scratch) + offset;
+  }
+
+  template <class T>
+  static PBP_INLINE void pack(int64_t k, const Task& t, const Operand<T>& b, int64_t n, void* to) {
+    if constexpr (sizeof(T) == sizeof(float)) pack_pairs(k, t.begin * kPackTask, t.end * kPackTask, b, n, to);
+  }
+  template <class T>
+  static PBP_INLINE void product(const LinearPlan& p, const void* packed, void* local, const Product<T>& product) {
+    if constexpr (sizeof(T) == sizeof(float))
+      if (p.bf16) return gemm_packed(product, packed, local);
+    gemm(product, local);
+  }
+
+  // dW of features [i, i + n) and outputs [j, j + m), or its transpose: from packed operands, or as the product says.
+  template <class T>
+  static PBP_INLINE void weight_product(const Ctx<T>& c, const LinearPlan& p, bool transposed, int64_t i, int64_t n,
+                                        int64_t j, int64_t m, const Product<T>& product, void* local) {
+    if constexpr (sizeof(T) == sizeof(float))
+      if (p.bf16) {
+        const Packed at = packed(p);
+        const void *x = part(c, at.x), *d = part(c, at.dz);
+        if (transposed)
+          return gemm_both_packed(p.rows, d, p.out, j, j + m, x, p.in, i, i + n, product.c, product.ldc, product.out);
+        return gemm_both_packed(p.rows, x, p.in, i, i + n, d, p.out, j, j + m, product.c, product.ldc, product.out);
+      }
+    gemm(product, local);
+  }
+
+  template <class T>
+  static void backward_bf16(const Ctx<T>& c, const LinearPlan& p, const Task& t) {
+    const Packed at = packed(p);
+    if (t.phase == 0) {
+      if (c.dx(0)) pack(p.out, t, weight(c.in[1], c.x(1), p.out), p.in, part(c, at.w));
+      if (c.dx(1)) pack(p.rows, t, Operand<T>{c.x(0), p.in, 1}, p.in, part(c, at.x));
+    } else if (t.phase == 1) {
+      backward_rows(c, p, t);
+    } else if (t.phase == 2) {
+      if (c.dx(1)) pack(p.rows, t, Operand<T>{dz(c, p), p.out, 1}, p.out, part(c, at.dz));
     } else {
-      const double cost = flop * double(p.n) * double(p.k) * double(p.m) * double(p.batches[0] * p.shared[0]);
-      const int64_t tasks[2] = {p.batches[0] * p.shared[0] * blocks(p.m), p.batches[0] * blocks(stored_rows(p, 0))};
-      s.phase(kForward, tasks[0], cost / double(tasks[0] + 1));
-      s.phase(kBackward, tasks[1], cost / double(tasks[1] + 1));
-    }
-    const int64_t tasks = p.batches[1] * blocks(stored_rows(p, 1));
-    s.phase(kBackward, tasks,
-            flop * double(p.n) * double(p.k) * double(p.m) * double(p.batches[1] * p.shared[1]) / double(tasks + 1));
-    p.flat = flat;
-    s.local(kForward, gemm_local(p.k));
-    s.local(kBackward, gemm_local(p.m > p.n ? p.m : p.n));
-    return true;
-  }
-
-  template <class T>
-  static void forward(const Ctx<T>& c, const Task& t) {
-    const auto& p = c.template planned<MatmulPlan>();
-    each_run(p.flat, t, p.m, [&](int64_t batch, int64_t r, int64_t rows) {
-      const Operand<T> a = left(p, c.x(0), operand_batch(p, 0, batch));
-      const Operand<T> b = right(p, c.x(1), operand_batch(p, 1, batch));
-      gemm(Product<T>{rows, p.n, p.k, a.from(r, 0), b, c.y() + (batch * p.m + r) * p.n, p.n}, t.local);
-    });
-  }
-
-  // Phase 0: dA. Phase 1: dB. Each by rows of the gradient as stored; contributions of a broadcast matrix in order.
-  template <class T>
-  static void backward(const Ctx<T>& c, const Task& t) {
-    const auto& p = c.template planned<MatmulPlan>();
-    const int side = t.phase;
-    if (!c.dx(side)) return;
-    const int64_t stored = stored_rows(p, side), cols = stored_cols(p, side);
-    each_run(p.flat && side == 0, t, stored, [&](int64_t own, int64_t r, int64_t rows) {
-      T* const to = c.dx(side) + (own * stored + r) * cols;
-      if (p.shared[side] == 0 && !c.add[side]) memset(to, 0, size_t(rows * cols) * sizeof(T));
-      for (int64_t q = 0; q < p.shared[side]; ++q) {
-        const int64_t batch = sharing_batch(p, side, own, q);
-        const Operand<T> d{c.dy() + batch * p.m * p.n, p.n, 1};  // (m, n)
-        const Operand<T> a = left(p, c.x(0), operand_batch(p, 0, batch));
-        const Operand<T> b = right(p, c.x(1), operand_batch(p, 1, batch));
-        // dA = dC B^T (m, k) or its transpose; dB = A^T dC (k, n) or its transpose.
-        Operand<T> x = side == 0 ? d : a.transposed(), y = side == 0 ? b.transposed() : d;
-        if (p.transposed[side]) {
-          const Operand<T> swap = x.transposed();
-          x = y.transposed();
-          y = swap;
-        }
-        gemm(Product<T>{rows, cols, side == 0 ? p.n : p.m, x.from(r, 0), y, to, cols,
-                        q || c.add[side] ? Out::kAdd : Out::kStore},
-             t.local);
-      }
-    });
-  }
-
- private:
-  static constexpr int64_t kBlock = 24;  // rows of one task
-
-  static PBP_INLINE int64_t blocks(int64_t rows) { return ceil_div(rows, kBlock); }
-  static PBP_INLINE int64_t stored_rows(const MatmulPlan& p, int side) {
-    return side == 0 ? (p.transposed[0] ? p.k : p.m) : (p.transposed[1] ? p.n : p.k);
-  }
-  static PBP_INLINE int64_t stored_cols(const MatmulPlan& p, int side) {
-    return side == 0 ? (p.transposed[0] ? p.m : p.k) : (p.transposed[1] ? p.k : p.n);
-  }
-  template <class T>
-  static PBP_INLINE Operand<T> left(const MatmulPlan& p, const T* a, int64_t batch) {  // (m, k)
-    const Operand<T> stored{a + batch * p.m * p.k, stored_cols(p, 0), 1};
-    return p.transposed[0] ? stored.transposed() : stored;
-  }
-  template <class T>
-  static PBP_INLINE Operand<T> right(const MatmulPlan& p, const T* b, int64_t batch) {  // (k, n)
-    const Operand<T> stored{b + batch * p.k * p.n, stored_cols(p, 1), 1};
-    return p.transposed[1] ? stored.transposed() : stored;
-  }
-
-  // Leading dimensions, aligned at their ends.
-  static bool broadcast(Infer& s, MatmulPlan& p) {
-    const Shape &a = s.in(0), &b = s.in(1);
-    p.rank = (a.rank > b.rank ? a.rank : b.rank) - 2;
-    for (int side = 0; side < 2; ++side) p.batches[side] = p.shared[side] = 1;
-    for (int i = 0; i < p.rank; ++i) {
-      const int from_end = p.rank - i + 2;
-      const int64_t size[2] = {from_end <= a.rank ? a[-from_end] : 1, from_end <= b.rank ? b[-from_end] : 1};
-      if (size[0] != size[1] && size[0] != 1 && size[1] != 1)
-        return s.fail("leading dimensions do not broadcast: %s has %s and %s has %s", s.who(0), s.text(a), s.who(1),
-                      s.text(b));
-      p.dim[i] = size[0] == 1 ? size[1] : size[0];
-      for (int side = 0; side < 2; ++side) {
-        p.lacks[side][i] = size[side] == 1 && p.dim[i] != 1;
-        (p.lacks[side][i] ? p.shared : p.batches)[side] *= p.dim[i];
-      }
-    }
-    return true;
-  }
-
-  // The matrix of A or B that batch `c` of C reads.
-  static PBP_INLINE int64_t operand_batch(const MatmulPlan& p, int side, int64_t c) {
-    int64_t index = 0, stride = 1;
-    for (int i = p.rank - 1; i >= 0; --i) {
-      if (!p.lacks[side][i]) {
-        index += c % p.dim[i] * stride;
-        stride *= p.dim[i];
-      }
-      c /= p.dim[i];
-    }
-    return index;
-  }
-  // The q-th batch of C that reads matrix `own` of A or B.
-  static PBP_INLINE int64_t sharing_batch(const MatmulPlan& p, int side, int64_t own, int64_t q) {
-    int64_t index = 0, stride = 1;
-    for (int i = p.rank - 1; i >= 0; --i) {
-      int64_t& digits = p.lacks[side][i] ? q : own;
-      index += digits % p.dim[i] * stride;
-      digits /= p.dim[i];
-      stride *= p.dim[i];
-    }
-    return index;
-  }
-
-  // The rows of a task run, cut at matrices: body(matrix, first row, rows). In a rows phase tasks are rows of the one
-  // matrix.
-  template <class Body>
-  static PBP_INLINE void each_run(bool rows_phase, const Task& t, int64_t rows, Body body) {
-    if (rows_phase) {
-      for (int64_t r = t.begin; r < t.end; r += 8 * kBlock) body(0, r, min64(8 * kBlock, t.end - r));
-      return;
-    }
-    const int64_t per = blocks(rows);
-    for (int64_t i = t.begin; i < t.end;) {
-      const int64_t matrix = i / per, end = min64(t.end, (matrix + 1) * per);
-      const int64_t first = (i - matrix * per) * kBlock, last = min64((end - matrix * per) * kBlock, rows);
-      body(matrix, first, last - first);
-      i = end;
+      backward_weight(c, p, t);
     }
   }
 };
 
-constexpr OpEntry kOps[] = {pbp_op<Linear>(), pbp_op<Matmul>()};
+constexpr OpEntry kOps[] = {pbp_op<Linear>()};
 
 }  // namespace
 }  // namespace pbp

@@ -221,6 +221,11 @@ def tracer() -> Tracer:
     return found
 
 
+def products() -> dict[str, int]:
+    """Options of a node that multiplies matrices: the precision that the trace asks for."""
+    return {"bf16": 1} if tracer().precision == "bf16" else {}
+
+
 def node(name: str, *inputs: Any, **attrs: Any) -> Any:
     """Adds a node of the core op ``name``."""
     return tracer().node(name, list(inputs), **attrs)

@@ -6,7 +6,7 @@ from typing import Any
 
 from .._tensor import Operators, Tensor
 from .._tracer import prefix
-from ._call import lift, node, one_dim, op, shape_arg, tracer
+from ._call import lift, node, one_dim, op, products, shape_arg, tracer
 
 
 @op("x", "weight", "bias")
@@ -27,7 +27,7 @@ def linear(x: Any, weight: Any, bias: Any = None) -> Any:
     >>> linear([[1.0, 2.0]], [[3.0, 4.0]], [0.5])
     array([[11.5]], dtype=float32)
     """
-    return node("linear", x, weight) if bias is None else node("linear", x, weight, bias)
+    return node("linear", x, weight, *([] if bias is None else [bias]), **products())
 
 
 @op("a", "b")
@@ -43,7 +43,7 @@ def matmul(a: Any, b: Any) -> Any:
     row, column = a.ndim == 1, b.ndim == 1
     a = node("reshape", a, shape=[1, *a.shape]) if row else a
     b = node("reshape", b, shape=[*b.shape, 1]) if column else b
-    y = node("matmul", a, b)
+    y = node("matmul", a, b, **products())
     if row or column:
         shape = [*y.shape[:-2], *([] if row else [y.shape[-2]]), *([] if column else [y.shape[-1]])]
         y = node("reshape", y, shape=shape)

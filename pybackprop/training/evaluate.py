@@ -27,8 +27,10 @@ BATCH_ROWS = (1024, 256, 64, 16, 4, 1)
 class Evaluator:
     """Inference programs of a model, made when first needed and again when the model changes."""
 
-    def __init__(self, objective: Callable[..., Any], model: Module, threads: int | None) -> None:
-        self._objective, self._model, self._threads = objective, model, threads
+    def __init__(
+        self, objective: Callable[..., Any], model: Module, threads: int | None, precision: str = "float32"
+    ) -> None:
+        self._objective, self._model, self._threads, self._precision = objective, model, threads, precision
         self._programs: LRU[Any] = LRU(_PROGRAMS, _PROGRAM_BYTES, lambda entry: entry[0].arena_bytes)
 
     def compile(self, specs: tuple[Any, ...]) -> Compiled:
@@ -80,12 +82,16 @@ class Evaluator:
         return entry
 
     def _build_objective(self, specs: tuple[Any, ...]) -> Compiled:
-        objective = trace_objective(self._objective, self._model, specs, dtype=model_dtype(self._model), training=False)
+        dtype = model_dtype(self._model)
+        objective = trace_objective(
+            self._objective, self._model, specs, dtype=dtype, training=False, precision=self._precision
+        )
         program = _core.Program(objective.traced.graph, objective.outputs, threads=self._threads)
         return Compiled(program, tuple(objective.extras))
 
     def _build_model(self, specs: tuple[Any, ...]) -> Any:
-        traced = trace(call_model, self._model, specs, dtype=model_dtype(self._model), training=False)
+        dtype = model_dtype(self._model)
+        traced = trace(call_model, self._model, specs, dtype=dtype, training=False, precision=self._precision)
         values, tree = traced.output_values()
         rows = flatten(specs)[0][0].shape[0]
         for value in values:

@@ -33,7 +33,14 @@ def model_dtype(model: Any) -> str:
 
 
 def trace_objective(
-    objective: Callable[..., Any], model: Any, specs: Any, *, dtype: str, training: bool, isa: str | None = None
+    objective: Callable[..., Any],
+    model: Any,
+    specs: Any,
+    *,
+    dtype: str,
+    training: bool,
+    precision: str = "float32",
+    isa: str | None = None,
 ) -> Objective:
     """Trace ``objective(model, *args)`` for arguments of these specs.
 
@@ -68,7 +75,7 @@ def trace_objective(
                 )
         return (loss, *extras.values())
 
-    traced = trace(checked, model, specs, dtype=dtype, training=training, isa=isa, place=name)
+    traced = trace(checked, model, specs, dtype=dtype, training=training, precision=precision, isa=isa, place=name)
     values, _ = traced.output_values()
     return Objective(traced, values[0], dict(zip(extras, values[1:], strict=True)))
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from .. import _core
 from .._cache import LRU
+from .._precision import check_precision
 from ..nn.module import Module
 from ..optim import Optimizer
 from .objective import argument_specs, model_dtype, trace_objective
@@ -47,11 +48,15 @@ class TrainStep:
         clip_norm: scale gradients down to this global 2-norm. Default None: off.
         clip_value: then clamp each gradient to ``[-clip_value, clip_value]``. Default None: off.
         seed: seed of dropout. Default 0.
+        precision: ``"bf16"`` multiplies matrices in bfloat16, with float32 sums: faster where layers are wide, see
+            "half-width products" in the README. All else, parameters included, stays float32. Default ``"float32"``:
+            the model's own dtype.
         threads: a team of exactly so many threads. Default None: what the work is worth, at most ``get_num_threads()``.
             The results are the same bits for any number.
         isa: an instruction set's name. Default None: the best of this machine.
 
     Raises:
+        ValueError: a bad option, or ``precision="bf16"`` for a float64 model or without the CPU feature avx512_bf16.
         ValueError, TypeError: at the first step with arrays of new shapes, a mistake in the model or objective.
 
     Example:
@@ -75,6 +80,7 @@ class TrainStep:
         clip_norm: float | None = None,
         clip_value: float | None = None,
         seed: int = 0,
+        precision: str = "float32",
         threads: int | None = None,
         isa: str | None = None,
     ) -> None:
@@ -99,6 +105,7 @@ class TrainStep:
         self.accumulate = int(accumulate)
         self._clip_norm, self._clip_value = clip_norm, clip_value
         self._threads, self._isa = threads, isa
+        self._precision = check_precision(precision, model_dtype(model), isa)
         self._seed = int(seed)
         self.argument_specs = argument_specs  # how arrays become specs; a Trainer knows more about its arrays
         self.rates = Rates(optimizer)
@@ -354,7 +361,9 @@ class TrainStep:
 
     def _build(self, specs: Any) -> Compiled:
         dtype = model_dtype(self.model)
-        objective = trace_objective(self.objective, self.model, specs, dtype=dtype, training=True, isa=self._isa)
+        objective = trace_objective(
+            self.objective, self.model, specs, dtype=dtype, training=True, precision=self._precision, isa=self._isa
+        )
         traced = objective.traced
         own = {name: p for name, p in self.model.named_parameters() if p.trainable}
         used = {name: entry[0] for name, entry in traced.params.items() if entry[2]}

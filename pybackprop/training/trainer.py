@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from .._precision import check_precision
 from ..data.arrays import split_last
 from ..nn.module import Module
 from ..optim import Optimizer
@@ -45,17 +46,20 @@ class Trainer:
             same pass as the loss, and not weighted.
         seed: of shuffling and dropout; never touches weights. Default 0.
         dtype: ``"float32"`` or ``"float64"``: converts the model. Default None: the model's own.
+        precision: ``"bf16"`` multiplies matrices in bfloat16 in ``fit``, ``evaluate`` and ``predict``, as in
+            :class:`TrainStep`; ``model(x)`` does not. Default ``"float32"``: the model's own dtype.
         callbacks: take part in every ``fit``.
         clip_norm, clip_value, accumulate, threads: as in :class:`TrainStep`.
 
     Attributes:
-        model, optimizer, metrics, seed: as given.
+        model, optimizer, metrics, seed, precision: as given.
         history: :class:`History` of the last ``fit``.
         epoch: epochs trained.
         stop_training: set by a callback to end the run.
 
     Raises:
-        ValueError: neither or both of ``loss`` and ``objective``, an unknown metric, a bad number.
+        ValueError: neither or both of ``loss`` and ``objective``, an unknown metric, a bad number; ``precision="bf16"``
+            for a float64 model or without the CPU feature avx512_bf16.
         TypeError: something is of the wrong type.
 
     Example:
@@ -79,6 +83,7 @@ class Trainer:
         metrics: Iterable[Any] = (),
         seed: int = 0,
         dtype: str | None = None,
+        precision: str = "float32",
         callbacks: Iterable[Callback] = (),
         clip_norm: float | None = None,
         clip_value: float | None = None,
@@ -102,6 +107,7 @@ class Trainer:
             raise ValueError("metrics need loss=; an objective returns its own as (scalar, {name: scalar})")
         self.seed = _count("seed", seed, 0)
         self.callbacks = _checked_callbacks(callbacks)
+        self.precision = check_precision(precision, model_dtype(model) if dtype is None else dtype)
         if dtype is not None and dtype != model_dtype(model):
             model.astype(dtype)
         self.model, self.optimizer = model, optimizer
@@ -115,10 +121,11 @@ class Trainer:
             clip_norm=clip_norm,
             clip_value=clip_value,
             seed=self.seed,
+            precision=precision,
             threads=threads,
         )
         self._step.argument_specs = self._argument_specs
-        self._evaluator = Evaluator(self._compute, model, threads)
+        self._evaluator = Evaluator(self._compute, model, threads, precision)
         self.history = History()
         self.stop_training = False
         self.epoch = 0
@@ -197,7 +204,7 @@ class Trainer:
             if validation_split:
                 raise ValueError("validation_split needs arrays; give validation_data with an iterable of batches")
             length = len(X) if hasattr(X, "__len__") else None
-            described: dict[str, Any] = {"stream": True, "accumulate": self._step.accumulate}
+            described: dict[str, Any] = {"stream": True, **self._options()}
             validate = self._validation(validation_data, None, None)
             self._check_resumed(described)
             plan = self._plan(epochs, length, time_limit, began, verbose)
@@ -237,7 +244,7 @@ class Trainer:
                 "data": data.describe(),
                 "batch_size": batch_size,
                 "shuffle": bool(shuffle),
-                "accumulate": self._step.accumulate,
+                **self._options(),
             }
             self._check_resumed(described)
             plan = self._plan(epochs, batches.count, time_limit, began, verbose)
@@ -490,15 +497,19 @@ class Trainer:
         start = self._described["start"] if self._resumed else self.epoch + (self.cut is not None)
         return Plan(start, start + epochs, batches, _no_epoch, None, lambda: None, time_limit, began, bool(verbose))
 
+    def _options(self) -> dict[str, Any]:
+        """What else a run has to go on with, as a checkpoint knows it."""
+        return {"accumulate": self._step.accumulate, "precision": self.precision}
+
     def _check_resumed(self, described: dict[str, Any]) -> None:
         """Raises ValueError unless a loaded run is continued as it began."""
         if not self._resumed:
             return
         for name, value in described.items():
-            before = self._described.get(name)
+            before = self._described.get(name, "float32" if name == "precision" else None)  # older files lack it
             if before != value:
                 what = {"data": "rows or row shapes"}.get(name, name)
-                raise ValueError(f"the loaded run cannot go on with other {what}: it had {before}, fit got {value}")
+                raise ValueError(f"the loaded run cannot go on with other {what}: it had {before}, now it has {value}")
 
     def _begin_run(self, plan: Plan, described: dict[str, Any], active: list[Callback], params: dict[str, Any]) -> None:
         per_epoch = None if plan.batches is None else -(-plan.batches // self._step.accumulate)
