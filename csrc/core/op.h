@@ -64,7 +64,8 @@ struct RunState {
 // A piece is `rows` runs of `cols` elements, `step` apart, from `offset` on, of the parameter as it is stored; g is the
 // piece's first gradient.
 struct Update {
-  void (*run)(const Update&, const void* g, int64_t offset, int64_t rows, int64_t cols, int64_t step) = nullptr;
+  void (*run)(const Update&, const void* g, int64_t offset, int64_t rows, int64_t cols,
+              int64_t step) noexcept = nullptr;
   int spans = 0;  // what `run` reads and writes besides g: the weights, then the optimizer's states
   char* span[4] = {};
 };

@@ -193,7 +193,7 @@ void Stepper::bind_updates(Bound& bound) {
       e->group = groups_[size_t(k)];
       e->span[e->spans++] = params_[size_t(k)]->data();
       for (const auto& s : states_) e->span[e->spans++] = s->data() + offsets_[size_t(k)];
-      e->run = [](const Update& u, const void* g, int64_t offset, int64_t rows, int64_t cols, int64_t step) {
+      e->run = [](const Update& u, const void* g, int64_t offset, int64_t rows, int64_t cols, int64_t step) noexcept {
         const Early& early = static_cast<const Early&>(u);
         const Stepper& s = *early.stepper;
         const double clip = s.options_.clip_value > 0 ? s.options_.clip_value : INFINITY;

@@ -28,16 +28,27 @@ __attribute__((noinline)) void gemm_tile(int64_t k, const T* __restrict a, int64
   for (int i = 0; i < MR; ++i)
 #pragma GCC unroll 8
     for (int j = 0; j < NV; ++j) acc[i][j] = V{};
-  for (; k > 0; --k, a += a_step, b += ldb) {
+  // Four rows a pointer: with one index for each of 14 rows GCC runs out of integer registers. The empty asm keeps it
+  // from merging the pointers again.
+  constexpr int G = (MR + 3) / 4;
+  const T* at[G];
+#pragma GCC unroll 4
+  for (int g = 0; g < G; ++g) {
+    at[g] = a + 4 * g * a_row;
+    asm("" : "+r"(at[g]));
+  }
+  for (; k > 0; --k, b += ldb) {
     V row[NV];
 #pragma GCC unroll 8
     for (int j = 0; j < NV; ++j) row[j] = *(const U*)(b + j * L);
 #pragma GCC unroll 32
     for (int i = 0; i < MR; ++i) {
-      const V x = a[i * a_row] - V{};  // a broadcast; s + 0 would be an addition, s - 0 is s itself
+      const V x = at[i / 4][i % 4 * a_row] - V{};  // a broadcast; s + 0 would be an addition, s - 0 is s itself
 #pragma GCC unroll 8
       for (int j = 0; j < NV; ++j) acc[i][j] = fma1(x, row[j], acc[i][j]);
     }
+#pragma GCC unroll 4
+    for (int g = 0; g < G; ++g) at[g] += a_step;
   }
   if (out == Out::kBias) {
     V row[NV];
