@@ -11,6 +11,13 @@ std::atomic<uint64_t> epoch{1};
 
 constexpr int64_t kPad = 16;  // elements: a vector of any level fits, and no two parameters share a cache line
 
+// The distance between rows of a stored weight. Rows a whole number of pages apart would fall into the same sets of the
+// caches.
+int64_t row_stride(int64_t out, DType t) {
+  const int64_t ld = round_up(out, kPad);
+  return ld * size_of(t) % 4096 ? ld : ld + kPad;
+}
+
 template <class T>
 void copy_linear(const Param& p, const T* from, T* to, bool out_of_storage) {
   const int64_t rows = p.shape[0], cols = p.shape[1], ld = p.stride(1);
@@ -47,12 +54,12 @@ Param::Param(DType dtype_, const Shape& shape_, Layout layout_, bool sparse_)
 }
 
 int64_t Param::extent() const {
-  if (layout == Layout::linear) return shape[1] * round_up(shape[0], kPad);
+  if (layout == Layout::linear) return shape[1] * stride(1);
   return round_up(shape.count(), kPad);
 }
 
 int64_t Param::stride(int dim) const {
-  if (layout == Layout::linear) return dim == 0 ? 1 : round_up(shape[0], kPad);
+  if (layout == Layout::linear) return dim == 0 ? 1 : row_stride(shape[0], dtype);
   return shape.count_from(dim + 1);
 }
 

@@ -18,6 +18,7 @@ namespace pbp {
 namespace {
 
 constexpr int64_t kPartRows = 16;
+constexpr int64_t kMostFeatures = 480;  // of a block of dW
 
 struct LinearPlan {
   int64_t rows, in, out;
@@ -74,7 +75,8 @@ struct Linear : OpDefaults {
     const double weight_ns = flops * double(p.rows) / kFlopsPerNs + kElementNs * double(p.in * p.out);
     s.phase(kBackward, tasks, weight_ns / double(tasks));
     s.local(kForward, gemm_local(p.in));
-    s.local(kBackward, gemm_local(p.out > p.rows ? p.out : p.rows));
+    const int64_t dx = gemm_local(p.out), dw = gemm_local(p.rows) + (p.rows <= kGemmDepth ? p.rows * kCopiedBytes : 0);
+    s.local(kBackward, dx > dw ? dx : dw);
     s.scratch(kBackward, p.rows * p.out * int64_t(sizeof(double)));  // dz, if a function is absorbed
     // A core that writes a weight which another one has read waits for it line by line. With few rows the weight is
     // most of the traffic: where no dx asks for all of it, each thread multiplies with the features it updates.
@@ -280,27 +282,55 @@ struct Linear : OpDefaults {
       if (u) u->run(*u, c.dx(1) + i, i, p.out, n, v.step(0));
       return;
     }
-    const int64_t ld = v.step(1);  // stored [in][ld]
-    constexpr int64_t kBlockColumns = 256, kBlockElements = int64_t(64) << 8;
-    const int64_t width = !u || p.out <= 2 * kBlockColumns ? p.out : kBlockColumns;
-    const int64_t block = u ? ceil_div(kBlockElements, (width + 1) * 48) * 48 : n;
-    for (int64_t j = 0; j < p.out; j += width)
-      for (int64_t f = 0; f < n; f += block) {
-        const int64_t features = min64(block, n - f), some = min64(width, p.out - j);
-        const int64_t at = (i + f) * ld + j;
-        Stream wanted[4];
-        const int spans = u ? u->spans : 0;
-        for (int k = 0; k < spans; ++k)
-          wanted[k] = {u->span[k] + at * int64_t(sizeof(T)), features, ld * int64_t(sizeof(T)),
-                       some * int64_t(sizeof(T))};
-        weight_product(c, p, false, i + f, features, j, some,
-                       Product<T>{features, some, p.rows, x.from(0, f).transposed(), d.from(0, j), c.dx(1) + at, ld,
-                                  out, nullptr, false, wanted, spans},
+    const int64_t ld = v.step(1), size = int64_t(sizeof(T));  // stored [in][ld]
+    const Cut cut = weight_blocks<T>(p, u, n);
+    for (int64_t f = 0; f < n; f += cut.features) {
+      const int64_t features = min64(cut.features, n - f);
+      Operand<T> a = x.from(0, f).transposed();
+      if (cut.copies) {
+        T* const copy = reinterpret_cast<T*>(static_cast<char*>(local) + gemm_local(p.rows));
+        const int64_t width = ceil_div(features, kLanes) * kLanes;
+        pack_panel(p.rows, features, width, a.at, p.in, int64_t(1), copy);
+        a = {copy, 1, width};
+      }
+      for (int64_t j = 0; j < p.out; j += cut.columns) {
+        const int64_t columns = min64(cut.columns, p.out - j), at = (i + f) * ld + j;
+        Stream wanted[5];
+        int streams = 0;
+        if (u) {
+          for (; streams < u->spans; ++streams)
+            wanted[streams] = {u->span[streams] + at * size, features, ld * size, columns * size};
+          const int64_t next = j + columns < p.out ? j + columns : 0;
+          if (columns < p.out)
+            wanted[streams++] = {(const char*)d.from(0, next).at, p.rows, p.out * size,
+                                 min64(cut.columns, p.out - next) * size};
+        }
+        weight_product(c, p, false, i + f, features, j, columns,
+                       Product<T>{features, columns, p.rows, a, d.from(0, j), c.dx(1) + at, ld, out, nullptr, false,
+                                  wanted, streams},
                        local);
         if (!u) continue;
-        const bool whole = some == p.out;  // padding is zero and stays so: one run
-        u->run(*u, c.dx(1) + at, at, whole ? 1 : features, whole ? features * ld : some, ld);
+        const bool whole = columns == p.out;  // padding is zero and stays so: one run
+        u->run(*u, c.dx(1) + at, at, whole ? 1 : features, whole ? features * ld : columns, ld);
       }
+    }
+  }
+
+  // Blocks of dW. With an update a block of gradient, weights and states shares L2 with what it is made of; and
+  // features that lie pages apart in x are copied side by side once for all columns.
+  struct Cut {
+    int64_t features, columns;
+    bool copies;
+  };
+  template <class T>
+  static PBP_INLINE Cut weight_blocks(const LinearPlan& p, const Update* u, int64_t n) {
+    if (!u) return {n, p.out, false};
+    constexpr int64_t kColumns = 256, kElements = int64_t(64) << 8;
+    const int64_t columns = p.out <= 2 * kColumns ? p.out : kColumns;
+    const int64_t features = min64(kMostFeatures, ceil_div(kElements, (columns + 1) * 48) * 48);
+    const bool copies = !p.bf16 && columns < p.out && features * int64_t(sizeof(T)) <= kCopiedBytes &&
+                        p.rows <= kGemmDepth && p.in * int64_t(sizeof(T)) % 4096 == 0;
+    return {features, columns, copies};
   }
 
   // Half-width.
