@@ -48,21 +48,53 @@ void Barrier::wait() {
   }
 }
 
+void TeamChoice::start(Mode mode) {
+  mode_ = mode;
+  runs_ = 0;
+  sum_ = 0;
+  dragged_ = false;
+}
+
+void TeamChoice::lose(double now) {
+  mode_ = Mode::alone;
+  alone_until_ = now + pause_;
+  pause_ = pause_ < 1 ? 2 * pause_ : pause_;
+}
+
+int TeamChoice::pick(int threads, double now) {
+  if (threads <= 1) return threads;
+  if (mode_ == Mode::alone && now >= alone_until_) start(Mode::try_team);
+  return mode_ == Mode::alone || mode_ == Mode::try_alone ? 1 : threads;
+}
+
 void TeamChoice::record(int threads, bool dragged, double seconds, double now) {
-  if (probing_) {
-    probing_ = false;
-    if (seconds < team_) {
-      alone_until_ = now + pause_;
-      pause_ = pause_ < 1 ? 2 * pause_ : pause_;
-    } else {
-      const double again = 30 * seconds;
-      trusted_until_ = now + (again > 0.5 ? again : 0.5);
-    }
-  } else if (threads > 1 && dragged && doubts(now)) {
-    team_ = seconds;
-    probing_ = true;
-  } else if (threads > 1 && !dragged) {
-    pause_ = 0.05;
+  constexpr int kTeamRuns = 4, kAloneRuns = 2;
+  switch (mode_) {
+    case Mode::alone:
+      return;
+    case Mode::team:
+      if (threads > 1 && dragged && doubts(now)) start(Mode::try_team);
+      return;
+    case Mode::try_team:
+      if (runs_++ == 0) return;  // it wakes the threads
+      if (alone_ > 0 && seconds > 4 * alone_) return lose(now);
+      sum_ += seconds;
+      dragged_ = dragged_ || dragged;
+      if (runs_ <= kTeamRuns) return;
+      team_ = sum_ / kTeamRuns;
+      if (dragged_) return start(Mode::try_alone);
+      pause_ = 0.05;
+      mode_ = Mode::team;
+      return;
+    case Mode::try_alone:
+      if (runs_++ == 0) return;  // it fills this thread's caches
+      sum_ += seconds;
+      if (runs_ <= kAloneRuns) return;
+      alone_ = sum_ / kAloneRuns;
+      if (alone_ < team_) return lose(now);
+      mode_ = Mode::team;
+      trusted_until_ = now + (60 * alone_ > 0.5 ? 60 * alone_ : 0.5);
+      return;
   }
 }
 

@@ -30,21 +30,30 @@ class Barrier {
 int run_team(int threads, Barrier& barrier, void (*body)(int thread, int threads, void* context), void* context);
 
 // Whether a team pays, learned from what it did. Results do not depend on the number of threads, so the choice is free:
-// when threads had to wait for one that another process kept off its CPU, one step is timed on one thread, and the
-// faster way is kept until the other is tried again.
+// when threads had to wait for one that another process kept off its CPU, a few steps of the team are timed and a few
+// on one thread, and the faster way is kept until the other is tried again.
 class TeamChoice {
  public:
-  int pick(int threads, double now) const { return threads > 1 && (probing_ || now < alone_until_) ? 1 : threads; }
-  bool probing() const { return probing_; }  // the next run should be one step: it is a measurement
+  int pick(int threads, double now);
+  bool probing() const {
+    return mode_ == Mode::try_team || mode_ == Mode::try_alone;
+  }                                                                // the next run should be one step
   bool doubts(double now) const { return now >= trusted_until_; }  // a team that drags should stop to be compared
   void record(int threads, bool dragged, double seconds_per_step, double now);
 
  private:
-  bool probing_ = false;
-  double team_ = 0;           // seconds a step, of the team that dragged
-  double alone_until_ = 0;    // then the team is tried again
-  double trusted_until_ = 0;  // the team has won a comparison: none before then
-  double pause_ = 0.05;       // seconds alone, doubled every time the team loses
+  enum class Mode { team, try_team, try_alone, alone };
+  void start(Mode mode);
+  void lose(double now);
+
+  Mode mode_ = Mode::team;
+  int runs_ = 0;               // of the trial
+  double sum_ = 0, team_ = 0;  // seconds a step: of the trial so far; of the team's trial
+  double alone_ = 0;           // of one thread, when it was last tried
+  bool dragged_ = false;       // in the trial
+  double alone_until_ = 0;     // then the team is tried again
+  double trusted_until_ = 0;   // the team has won a comparison: none before then
+  double pause_ = 0.05;        // seconds alone, doubled every time the team loses
 };
 
 int openmp_max_threads();
