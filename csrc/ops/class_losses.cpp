@@ -12,6 +12,7 @@ namespace {
 
 struct ClassPlan {
   int64_t rows, classes, ignore;
+  int64_t ld;  // distance between rows of powers: whole cache lines, that no store meets two
   int reduction;
   int divisor;  // saved buffer that holds what the mean divides by
   bool probabilities, class_weighted, weighted;
@@ -79,7 +80,10 @@ static bool infer_class_loss(Infer& s, bool entropy) {
     for (int i = kMaximum; i <= kLog; ++i) s.save(column);
     // Evaluation wants a loss only, as a rule, and would pay for the writing.
     p.powers = s.training() && !p.narrow;
-    if (p.powers) s.save(x);
+    Shape padded;
+    padded.push(p.rows);
+    padded.push(p.ld = (p.classes + kLanes - 1) / kLanes * kLanes);
+    if (p.powers) s.save(padded);
   }
   const uint32_t local = 3u | (p.weighted ? 1u << (n_in - 1) : 0u);
   const double row = (entropy ? 0.5 : 0.05) * double(p.classes) + (p.narrow ? 6 : entropy ? 40 : 5);
@@ -171,11 +175,13 @@ void sum_powers(const T* x, int64_t n, T* maximum, T* total, T* powers) {
   m.store(maximum, 1);
   const Vec<T> sum = powers ? fold_row<SumOf<T>>(n, none,
                                                  [&](int64_t j, int64_t k) __attribute__((always_inline)) {
+                                                   __builtin_prefetch(x + n + j);
                                                    const Vec<T> e = exp_below(load_lanes(x + j, k) - m);
                                                    store_lanes(powers + j, k, e);
                                                    return e;
                                                  })
                             : fold_row<SumOf<T>>(n, none, [&](int64_t j, int64_t k) __attribute__((always_inline)) {
+                                __builtin_prefetch(x + n + j);
                                 return exp_below(load_lanes(x + j, k) - m);
                               });
   sum.store(total, 1);
@@ -272,7 +278,7 @@ struct CrossEntropy : OpDefaults {
 
   template <class T>
   static PBP_INLINE T* powers_of(const ClassRows<T>& r, int64_t row) {
-    return r.p.powers ? r.c.kept(kPowers) + row * r.p.classes : nullptr;
+    return r.p.powers ? r.c.kept(kPowers) + row * r.p.ld : nullptr;
   }
 
   // Rows [row, row + n), n <= 16: so many logs cost no more than one.
