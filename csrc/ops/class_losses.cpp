@@ -24,6 +24,9 @@ struct ClassPlan {
 // Up to this many classes lanes are rows: there a horizontal maximum and sum for each row would cost more than exp.
 constexpr int64_t kNarrow = 32;
 
+// Arithmetic leaves room to fetch the next row too, if L1 has room for both.
+constexpr int64_t kRowInL1 = 2048;
+
 // Saved buffers of cross_entropy.
 constexpr int kMaximum = 0;  // each row's maximum m
 constexpr int kTotal = 1;    // its sum of exp(x - m)
@@ -169,19 +172,20 @@ PBP_INLINE Vec<T> shift_of(Vec<T> top) {
 // the row in L1 or L2.
 template <class T>
 void sum_powers(const T* x, int64_t n, T* maximum, T* total, T* powers) {
+  const int64_t ahead = n <= kRowInL1 ? n : 0;
   const Vec<T> none(T(0));
   const Vec<T> m = shift_of(fold_row<TopOf<T>>(
       n, none, [&](int64_t j, int64_t k) __attribute__((always_inline)) { return load_lanes(x + j, k); }));
   m.store(maximum, 1);
   const Vec<T> sum = powers ? fold_row<SumOf<T>>(n, none,
                                                  [&](int64_t j, int64_t k) __attribute__((always_inline)) {
-                                                   __builtin_prefetch(x + n + j);
+                                                   __builtin_prefetch(x + ahead + j);
                                                    const Vec<T> e = exp_below(load_lanes(x + j, k) - m);
                                                    store_lanes(powers + j, k, e);
                                                    return e;
                                                  })
                             : fold_row<SumOf<T>>(n, none, [&](int64_t j, int64_t k) __attribute__((always_inline)) {
-                                __builtin_prefetch(x + n + j);
+                                __builtin_prefetch(x + ahead + j);
                                 return exp_below(load_lanes(x + j, k) - m);
                               });
   sum.store(total, 1);
