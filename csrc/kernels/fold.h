@@ -49,6 +49,22 @@ struct CountOf {
   static PBP_INLINE Vec<T> join(Vec<T> a, Vec<T> b) { return a + b; }
 };
 
+// Indices of a shuffle, which takes them modulo the lanes of a native, from memory: GCC 12 does not fold a loop that
+// fills them, and sets lane by lane.
+constexpr int32_t kLanes32[2 * kLanes] = {0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14, 15,
+                                          16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31};
+constexpr int64_t kLanes64[kLanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+PBP_INLINE Native<float>::I lanes_from(int w, float) {
+  Native<float>::I r;
+  memcpy(&r, kLanes32 + w, sizeof r);
+  return r;
+}
+PBP_INLINE Native<double>::I lanes_from(int w, double) {
+  Native<double>::I r;
+  memcpy(&r, kLanes64 + w, sizeof r);
+  return r;
+}
+
 // Lane j of the result is lane (j + w) mod 16 of a, for w = 8, 4, 2, 1.
 template <class T>
 PBP_INLINE Vec<T> turn_lanes(Vec<T> a, int w) {
@@ -62,10 +78,7 @@ PBP_INLINE Vec<T> turn_lanes(Vec<T> a, int w) {
 #pragma GCC unroll 16
       for (int j = 0; j < L; ++j) r.v[i][j] = a.v[i][(j + w) % L];
 #else
-      typename Native<T>::I from;
-#pragma GCC unroll 16
-      for (int j = 0; j < L; ++j) from[j] = (j + w) % L;
-      r.v[i] = __builtin_shuffle(a.v[i], from);
+      r.v[i] = __builtin_shuffle(a.v[i], lanes_from(w, T()));
 #endif
     }
   }

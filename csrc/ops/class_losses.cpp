@@ -2,24 +2,36 @@
 // Inputs: x, target (labels (N), for cross_entropy also probabilities (N, C)), [class_weight (C)], [sample weight (N)].
 // The mean divides by the sum of the weights applied (labels) or of the sample weights (probabilities), as PyTorch's.
 // If no row counts, or the weights sum to zero, it is 0 / 0: NaN. Rows of ignored labels have zero gradient even then.
+#include "../kernels/exp_below.h"
+#include "../kernels/fold.h"
+#include "../kernels/loops.h"
 #include "../kernels/loss.h"
-#include "../kernels/math.h"
 
 namespace pbp {
 namespace {
 
 struct ClassPlan {
   int64_t rows, classes, ignore;
+  int64_t ld;  // distance between rows of powers: whole cache lines, that no store meets two
   int reduction;
   int divisor;  // saved buffer that holds what the mean divides by
   bool probabilities, class_weighted, weighted;
   bool narrow;  // 16 rows at a time, a row in each lane
+  bool powers;  // kPowers holds exp(x - maximum): else backward works it out again, to the same bits
   double smoothing;
 };
 
 // Up to this many classes lanes are rows: there a horizontal maximum and sum for each row would cost more than exp.
 constexpr int64_t kNarrow = 32;
-constexpr int64_t kClassBlock = 1024;  // logits read for their maximum and again, from L1, for the sum of exp
+
+// Arithmetic leaves room to fetch the next row too, if L1 has room for both.
+constexpr int64_t kRowInL1 = 2048;
+
+// Saved buffers of cross_entropy.
+constexpr int kMaximum = 0;  // each row's maximum m
+constexpr int kTotal = 1;    // its sum of exp(x - m)
+constexpr int kLog = 2;      // the sum's log: kept apart from m, large logits lose no digits
+constexpr int kPowers = 3;   // exp(x - m), if ClassPlan::powers
 
 // --- Shape rule
 
@@ -68,8 +80,13 @@ static bool infer_class_loss(Infer& s, bool entropy) {
   column.push(p.rows);
   one.push(1);
   if (entropy) {
-    s.save(column);  // each row's maximum
-    s.save(column);  // log of the sum of exp(x - maximum): kept apart, large logits lose no digits
+    for (int i = kMaximum; i <= kLog; ++i) s.save(column);
+    // Evaluation wants a loss only, as a rule, and would pay for the writing.
+    p.powers = s.training() && !p.narrow;
+    Shape padded;
+    padded.push(p.rows);
+    padded.push(p.ld = (p.classes + kLanes - 1) / kLanes * kLanes);
+    if (p.powers) s.save(padded);
   }
   const uint32_t local = 3u | (p.weighted ? 1u << (n_in - 1) : 0u);
   const double row = (entropy ? 0.5 : 0.05) * double(p.classes) + (p.narrow ? 6 : entropy ? 40 : 5);
@@ -138,38 +155,40 @@ struct ClassRows {
 
 // --- Arithmetic of a row
 
+// The first of equals: NaN in x is passed over, it comes back in the sum.
 template <class T>
-PBP_INLINE T first_lane(Vec<T> v) {
-  alignas(64) T b[kLanes];
-  v.store(b);
-  return b[0];
+struct TopOf : MaxOf<T> {
+  static PBP_INLINE Vec<T> step(Vec<T> a, Vec<T> x, Vec<T>, Vec<T>) { return max(x, a); }
+  static PBP_INLINE Vec<T> join(Vec<T> a, Vec<T> b) { return max(b, a); }
+};
+
+// What to subtract from logits of this maximum: exp(-inf - 0) is 0, exp(-inf + inf) would be NaN.
+template <class T>
+PBP_INLINE Vec<T> shift_of(Vec<T> top) {
+  return select(top == Vec<T>(T(-INFINITY)), Vec<T>(T(0)), top);
 }
 
-// The maximum of n logits and log(sum exp(x - maximum)), a block at a time so that DRAM is read once.
+// The maximum of n logits and the sum of exp(x - maximum), whose terms go to `powers`, if there. The second pass finds
+// the row in L1 or L2.
 template <class T>
-void log_sum(const T* x, int64_t n, T* maximum, T* log_of_sum) {
-  const T low = T(-INFINITY);
-  T top = low, base = T(0);
-  Vec<T> total(T(0));
-  for (int64_t begin = 0; begin < n; begin += kClassBlock) {
-    const int64_t end = n - begin < kClassBlock ? n : begin + kClassBlock;
-    Vec<T> m(low);
-    int64_t i = begin;
-    for (; i + kLanes <= end; i += kLanes) m = nan_max(m, Vec<T>::load(x + i));
-    const Mask<T> tail = first_lanes<T>(end - i);
-    if (i < end) m = nan_max(m, select(tail, Vec<T>::load(x + i, end - i), Vec<T>(low)));
-    const T block = max_of(m);
-    const T before = base;
-    const bool empty = top == low;     // nothing but -inf so far: the total is 0 whatever its base
-    if (!(block <= top)) top = block;  // NaN wins
-    base = top == low ? T(0) : top;    // exp(-inf - 0) is 0, exp(-inf + inf) would be NaN
-    if (!empty && base != before) total = total * exp(Vec<T>(before - base));
-    const Vec<T> shift(base);
-    for (i = begin; i + kLanes <= end; i += kLanes) total = total + exp(Vec<T>::load(x + i) - shift);
-    if (i < end) total = total + select(tail, exp(Vec<T>::load(x + i, end - i) - shift), Vec<T>(T(0)));
-  }
-  *maximum = base;
-  *log_of_sum = first_lane(log(Vec<T>(sum(total))));
+void sum_powers(const T* x, int64_t n, T* maximum, T* total, T* powers) {
+  const int64_t ahead = n <= kRowInL1 ? n : 0;
+  const Vec<T> none(T(0));
+  const Vec<T> m = shift_of(fold_row<TopOf<T>>(
+      n, none, [&](int64_t j, int64_t k) __attribute__((always_inline)) { return load_lanes(x + j, k); }));
+  m.store(maximum, 1);
+  const Vec<T> sum = powers ? fold_row<SumOf<T>>(n, none,
+                                                 [&](int64_t j, int64_t k) __attribute__((always_inline)) {
+                                                   __builtin_prefetch(x + ahead + j);
+                                                   const Vec<T> e = exp_below(load_lanes(x + j, k) - m);
+                                                   store_lanes(powers + j, k, e);
+                                                   return e;
+                                                 })
+                            : fold_row<SumOf<T>>(n, none, [&](int64_t j, int64_t k) __attribute__((always_inline)) {
+                                __builtin_prefetch(x + ahead + j);
+                                return exp_below(load_lanes(x + j, k) - m);
+                              });
+  sum.store(total, 1);
 }
 
 // A row's target as a distribution: q_c = w_c * (scale * t_c + shift), t from `t` (null: none), w from `w` (null: 1).
@@ -200,13 +219,14 @@ T target_entropy(const Target<T>& q, const T* x, T maximum, T log_of_sum, int64_
   return sum(total);
 }
 
-// dx_c = by * softmax(x)_c
+// dx = by * exp(x - maximum) from their powers, or, without, from x itself.
 template <class T>
-void scaled_softmax(const T* x, T maximum, T log_of_sum, T by, T* dx, int64_t n) {
-  const Vec<T> m(maximum), l(log_of_sum), b(by);
-  int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) (b * exp((Vec<T>::load(x + i) - m) - l)).store(dx + i);
-  if (i < n) (b * exp((Vec<T>::load(x + i, n - i) - m) - l)).store(dx + i, n - i);
+void scaled_powers(const T* x, T maximum, const T* powers, T by, T* dx, int64_t n) {
+  const Vec<T> m(maximum), b(by);
+  if (powers)
+    map<T>(n, [=](Vec<T> e) __attribute__((always_inline)) { return b * e; }, dx, powers);
+  else
+    map<T>(n, [=](Vec<T> v) __attribute__((always_inline)) { return b * exp_below(v - m); }, dx, x);
 }
 
 // --- Ops
@@ -226,7 +246,8 @@ struct CrossEntropy : OpDefaults {
       for (int64_t row = task.begin; row < task.end; row += kLanes)
         narrow_forward(rows, row, task.end - row < kLanes ? task.end - row : kLanes);
     else
-      for (int64_t row = task.begin; row < task.end; ++row) row_forward(rows, row);
+      for (int64_t row = task.begin; row < task.end; row += kLanes)
+        wide_forward(rows, row, task.end - row < kLanes ? task.end - row : kLanes);
   }
 
   // dx_c = d (softmax(x)_c sum_k q_k - q_c);  dt_c = d w_c (1 - smoothing) (lse - x_c)
@@ -253,22 +274,33 @@ struct CrossEntropy : OpDefaults {
   template <class T>
   static PBP_INLINE void label_forward(const ClassRows<T>& r, int64_t row, T even) {
     if (r.ignored(row)) return r.put_loss(row, T(0), T(0));
-    const T z = r.x[row * r.p.classes + r.label[row]] - r.c.kept(0)[row];
+    const T z = r.x[row * r.p.classes + r.label[row]] - r.c.kept(kMaximum)[row];
     const T of_class = r.of_class(row), of_sample = r.of_sample(row);
-    const T l = T(1.0 - r.p.smoothing) * of_class * (r.c.kept(1)[row] - z) + even;
+    const T l = T(1.0 - r.p.smoothing) * of_class * (r.c.kept(kLog)[row] - z) + even;
     r.put_loss(row, l * of_sample, of_class * of_sample);
   }
 
   template <class T>
-  static void row_forward(const ClassRows<T>& r, int64_t row) {
-    const int64_t n = r.p.classes;
-    const T* x = r.x + row * n;
-    T *m = r.c.kept(0) + row, *l = r.c.kept(1) + row;
-    log_sum(x, n, m, l);
-    T mass, even(0);
-    if (r.probability || r.p.smoothing > 0) even = target_entropy(target_of(r, row), x, *m, *l, n, &mass);
-    if (r.label) return label_forward(r, row, even);
-    r.put_loss(row, even * r.of_sample(row), r.of_sample(row));
+  static PBP_INLINE T* powers_of(const ClassRows<T>& r, int64_t row) {
+    return r.p.powers ? r.c.kept(kPowers) + row * r.p.ld : nullptr;
+  }
+
+  // Rows [row, row + n), n <= 16: so many logs cost no more than one.
+  template <class T>
+  static void wide_forward(const ClassRows<T>& r, int64_t row, int64_t n) {
+    const int64_t classes = r.p.classes;
+    T *const m = r.c.kept(kMaximum), *const sum = r.c.kept(kTotal), *const l = r.c.kept(kLog);
+    for (int64_t i = row; i < row + n; ++i) sum_powers(r.x + i * classes, classes, m + i, sum + i, powers_of(r, i));
+    put(log(fetch(sum + row, n)), l + row, n);
+    for (int64_t i = row; i < row + n; ++i) {
+      T mass, even(0);
+      if (r.probability || r.p.smoothing > 0)
+        even = target_entropy(target_of(r, i), r.x + i * classes, m[i], l[i], classes, &mass);
+      if (r.label)
+        label_forward(r, i, even);
+      else
+        r.put_loss(i, even * r.of_sample(i), r.of_sample(i));
+    }
   }
 
   template <class T>
@@ -285,7 +317,8 @@ struct CrossEntropy : OpDefaults {
     const T at_label = r.label ? T(1.0 - r.p.smoothing) * r.of_class(row) : T(0);
     T mass(0);
     if (even) target_entropy<T>(q, nullptr, T(0), T(0), n, &mass);
-    scaled_softmax(r.x + row * n, r.c.kept(0)[row], r.c.kept(1)[row], d * (mass + at_label), dx, n);
+    scaled_powers(r.x + row * n, r.c.kept(kMaximum)[row], powers_of(r, row),
+                  d * (mass + at_label) / r.c.kept(kTotal)[row], dx, n);
     if (even) {
       const Vec<T> by(-d);
       for (int64_t i = 0; i < n; i += kLanes) {
@@ -301,7 +334,7 @@ struct CrossEntropy : OpDefaults {
     const int64_t n = r.p.classes;
     const T* x = r.x + row * n;
     T* dt = r.c.dx(1) + row * n;
-    const Vec<T> d(r.row_gradient(row) * T(1.0 - r.p.smoothing)), m(r.c.kept(0)[row]), l(r.c.kept(1)[row]);
+    const Vec<T> d(r.row_gradient(row) * T(1.0 - r.p.smoothing)), m(r.c.kept(kMaximum)[row]), l(r.c.kept(kLog)[row]);
     for (int64_t i = 0; i < n; i += kLanes) {
       const int64_t k = n - i < kLanes ? n - i : kLanes;
       Vec<T> g = d * (l - (fetch(x + i, k) - m));
@@ -320,11 +353,12 @@ struct CrossEntropy : OpDefaults {
       for (int64_t j = 0; j < classes; ++j) lanes[j * kLanes + k] = x[k * classes + j];
     Vec<T> top = Vec<T>::load(lanes);
     for (int64_t j = 1; j < classes; ++j) top = nan_max(top, Vec<T>::load(lanes + j * kLanes));
-    const Vec<T> m = select(top == Vec<T>(T(-INFINITY)), Vec<T>(T(0)), top);
+    const Vec<T> m = shift_of(top);
     Vec<T> total(T(0));
-    for (int64_t j = 0; j < classes; ++j) total = total + exp(Vec<T>::load(lanes + j * kLanes) - m);
-    put(m, r.c.kept(0) + row, n);
-    put(log(total), r.c.kept(1) + row, n);
+    for (int64_t j = 0; j < classes; ++j) total = total + exp_below(Vec<T>::load(lanes + j * kLanes) - m);
+    put(m, r.c.kept(kMaximum) + row, n);
+    put(total, r.c.kept(kTotal) + row, n);
+    put(log(total), r.c.kept(kLog) + row, n);
     for (int64_t k = 0; k < n; ++k) label_forward(r, row + k, T(0));
   }
 
@@ -336,7 +370,7 @@ struct CrossEntropy : OpDefaults {
     T by[kLanes];
     alignas(64) T maximum[kNarrow * kLanes], log_of_sum[kNarrow * kLanes], scale[kNarrow * kLanes];
     for (int64_t k = 0; k < n; ++k) {
-      const T m = r.c.kept(0)[row + k], l = r.c.kept(1)[row + k];
+      const T m = r.c.kept(kMaximum)[row + k], l = r.c.kept(kLog)[row + k];
       by[k] = r.ignored(row + k) ? T(0) : r.row_gradient(row + k) * r.of_class(row + k);
       for (int64_t j = k * classes; j < (k + 1) * classes; ++j) {
         maximum[j] = m;
