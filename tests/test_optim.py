@@ -172,6 +172,36 @@ def test_levels_with_fma_have_equal_bits():
         assert results[0] == results[1], repr(optimizer)
 
 
+def descend_along(gradient, optimizer, level, lrs):
+    """Weights after steps whose gradient is given: that of sum(gradient * w)."""
+    param = _core.Param(np.linspace(-1, 1, gradient.size, dtype=np.float32))
+    graph = _core.Graph(dtype="float32", training=True, isa=level)
+    w = graph.param(param, "w")
+    (loss,) = graph.node("sum", [graph.node("mul", [w, graph.input(gradient.shape, False, "g")])[0]])
+    program = _core.Program(graph, [loss], loss=loss, wrt=[w])
+    stepper = _core.Stepper(optimizer.rule, [param], [0], [optimizer.hyper], isa=level)
+    for lr in lrs:
+        stepper.step(program, (gradient,), lr)
+    return param.numpy()
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=repr)
+def test_long_spans_have_equal_bits_too(optimizer):
+    """AVX-512 takes some roots another way in long spans: also of squares that are tiny, zero, huge or infinite."""
+    rng = np.random.default_rng(1)
+    gradient = rng.standard_normal(700).astype(np.float32)
+    gradient[100:600] *= np.exp(rng.uniform(-60, 45, 500)).astype(np.float32)
+    gradient[rng.integers(0, 700, 150)] = 0
+    gradient[-48:] = 0
+    lrs = [optimizer.lr, 0.0, optimizer.lr, optimizer.lr]
+    with np.errstate(all="ignore"):
+        for level in _core.isa_names():
+            whole = descend_along(gradient, optimizer, level, lrs)
+            assert np.isfinite(whole[:100]).all()
+            if level == "x86-64-v3" and "x86-64-v4" in _core.isa_names():
+                assert whole.tobytes() == descend_along(gradient, optimizer, "x86-64-v4", lrs).tobytes()
+
+
 def test_groups_have_their_own_numbers():
     optimizer = optim.AdamW(
         lr=0.02,

@@ -8,6 +8,7 @@ namespace {
 // Adam, Kingma and Ba 2015 (arXiv 1412.6980), and AdamW, Loshchilov and Hutter 2019 (arXiv 1711.05101):
 //   m = beta1 * m + (1 - beta1) * g;  v = beta2 * v + (1 - beta2) * g^2
 //   w -= lr / (1 - beta1^t) * m / (sqrt(v) / sqrt(1 - beta2^t) + eps)
+// where the step's factor is put into the divisor's two numbers.
 // Adam adds weight_decay * w to g; AdamW also takes lr * weight_decay * w off w. The decay is subtracted together with
 // the step, in one rounding: 1 - lr * weight_decay as a float factor would lose most digits of a small decay.
 template <bool kDecoupled>
@@ -17,38 +18,38 @@ struct AdamRule {
   static constexpr double defaults[] = {0.9, 0.999, 1e-8, kDecoupled ? 1e-2 : 0.0};
   static constexpr const char* states[] = {"exp_avg", "exp_avg_sq", nullptr};
   static constexpr bool sparse = true;
-  enum { kStep, kDecay, kFresh1, kBeta2, kFresh2, kCorrect2, kEps };
+  enum { kDecay, kFresh1, kBeta2, kFresh2, kRoot, kEps };
 
   static void prepare(const double* h, double lr, int64_t step, RuleNumbers& numbers) {
-    const double t = double(step);
-    numbers.v[kStep] = lr / (1.0 - pow(h[0], t));
+    const double t = double(step), by = lr / (1.0 - pow(h[0], t));
+    const bool moves = fabs(by) > 1e-30;  // else 1 / by may be no float, and 0 * infinity no number
     numbers.v[kDecay] = kDecoupled ? lr * h[3] : h[3];
     numbers.v[kFresh1] = 1.0 - h[0];
     numbers.v[kBeta2] = h[1];
     numbers.v[kFresh2] = 1.0 - h[1];
-    numbers.v[kCorrect2] = 1.0 / ::sqrt(1.0 - pow(h[1], t));
-    numbers.v[kEps] = h[2];
+    numbers.v[kRoot] = moves ? 1.0 / (by * ::sqrt(1.0 - pow(h[1], t))) : 0.0;
+    numbers.v[kEps] = moves ? h[2] / by : HUGE_VAL;
   }
 
   template <class T>
   struct Update {
     static constexpr int kStates = 2;
-    Vec<T> step, decay, fresh1, beta2, fresh2, correct2, eps;
+    Vec<T> decay, fresh1, beta2, fresh2, root, eps;
     PBP_INLINE explicit Update(const RuleNumbers& n)
-        : step(T(n.v[kStep])),
-          decay(T(n.v[kDecay])),
+        : decay(T(n.v[kDecay])),
           fresh1(T(n.v[kFresh1])),
           beta2(T(n.v[kBeta2])),
           fresh2(T(n.v[kFresh2])),
-          correct2(T(n.v[kCorrect2])),
+          root(T(n.v[kRoot])),
           eps(T(n.v[kEps])) {}
-    PBP_INLINE Vec<T> operator()(Vec<T> w, Vec<T> g, Vec<T>* s) const {
+    template <class Root>
+    PBP_INLINE Vec<T> operator()(Vec<T> w, Vec<T> g, Vec<T>* s, Root) const {
       if constexpr (!kDecoupled) g = fma(decay, w, g);
       const Vec<T> m = fma(fresh1, g - s[0], s[0]);
       const Vec<T> v = fma(fresh2 * g, g, beta2 * s[1]);
       s[0] = m;
       s[1] = v;
-      const Vec<T> by = step * m / fma(sqrt(v), correct2, eps);
+      const Vec<T> by = m / fma(Root::of(v), root, eps);
       if constexpr (kDecoupled)
         return w - fma(decay, w, by);
       else
@@ -96,7 +97,8 @@ struct RmsProp {
           eps(T(n.v[kEps])),
           momentum(T(n.v[kMomentum])),
           decay(T(n.v[kDecay])) {}
-    PBP_INLINE Vec<T> operator()(Vec<T> w, Vec<T> g, Vec<T>* s) const {
+    template <class Root>
+    PBP_INLINE Vec<T> operator()(Vec<T> w, Vec<T> g, Vec<T>* s, Root) const {
       g = fma(decay, w, g);
       const Vec<T> v = fma(fresh * g, g, alpha * s[0]);
       s[0] = v;
@@ -106,7 +108,7 @@ struct RmsProp {
         a = fma(fresh, g - a, a);
         mean_square = fma(-a, a, v);
       }
-      const Vec<T> d = g / (sqrt(mean_square) + eps);
+      const Vec<T> d = g / (Root::of(mean_square) + eps);
       if constexpr (kHeavy) {
         s[1] = fma(momentum, s[1], d);
         return fma(-lr, s[1], w);
@@ -157,10 +159,11 @@ struct Adagrad {
     Vec<T> lr, eps, initial, decay;
     PBP_INLINE explicit Update(const RuleNumbers& n)
         : lr(T(n.v[kLr])), eps(T(n.v[kEps])), initial(T(n.v[kInitial])), decay(T(n.v[kDecay])) {}
-    PBP_INLINE Vec<T> operator()(Vec<T> w, Vec<T> g, Vec<T>* s) const {
+    template <class Root>
+    PBP_INLINE Vec<T> operator()(Vec<T> w, Vec<T> g, Vec<T>* s, Root) const {
       g = fma(decay, w, g);
       s[0] = fma(g, g, s[0]);
-      return fma(-lr, g / (sqrt(s[0] + initial) + eps), w);
+      return fma(-lr, g / (Root::of(s[0] + initial) + eps), w);
     }
   };
 

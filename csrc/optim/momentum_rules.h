@@ -29,7 +29,10 @@ struct Sgd {
     static constexpr int kStates = 0;
     Vec<T> lr, decay;
     PBP_INLINE explicit Plain(const RuleNumbers& n) : lr(T(n.v[kLr])), decay(T(n.v[kDecay])) {}
-    PBP_INLINE Vec<T> operator()(Vec<T> w, Vec<T> g, Vec<T>*) const { return fma(-lr, fma(decay, w, g), w); }
+    template <class Root>
+    PBP_INLINE Vec<T> operator()(Vec<T> w, Vec<T> g, Vec<T>*, Root) const {
+      return fma(-lr, fma(decay, w, g), w);
+    }
   };
 
   template <class T, bool kLookAhead>
@@ -38,7 +41,8 @@ struct Sgd {
     Vec<T> lr, decay, momentum, fresh;
     PBP_INLINE explicit Momentum(const RuleNumbers& n)
         : lr(T(n.v[kLr])), decay(T(n.v[kDecay])), momentum(T(n.v[kMomentum])), fresh(T(n.v[kFresh])) {}
-    PBP_INLINE Vec<T> operator()(Vec<T> w, Vec<T> g, Vec<T>* s) const {
+    template <class Root>
+    PBP_INLINE Vec<T> operator()(Vec<T> w, Vec<T> g, Vec<T>* s, Root) const {
       g = fma(decay, w, g);
       s[0] = fma(momentum, s[0], fresh * g);
       if constexpr (kLookAhead)
@@ -83,7 +87,8 @@ struct Lion {
     Vec<T> lr, decay, fresh1, fresh2;
     PBP_INLINE explicit Update(const RuleNumbers& n)
         : lr(T(n.v[kLr])), decay(T(n.v[kDecay])), fresh1(T(n.v[kFresh1])), fresh2(T(n.v[kFresh2])) {}
-    PBP_INLINE Vec<T> operator()(Vec<T> w, Vec<T> g, Vec<T>* s) const {
+    template <class Root>
+    PBP_INLINE Vec<T> operator()(Vec<T> w, Vec<T> g, Vec<T>* s, Root) const {
       const Vec<T> zero(T(0));
       const Vec<T> blend = fma(fresh1, g - s[0], s[0]);
       // Zero gives no step and NaN stays NaN.

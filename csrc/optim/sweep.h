@@ -5,6 +5,7 @@
 #include <math.h>
 
 #include "../core/optim.h"
+#include "../kernels/root.h"
 #include "../kernels/wide.h"
 
 namespace pbp {
@@ -18,27 +19,55 @@ PBP_INLINE Vec<T> scaled_gradient(Vec<T> g, Vec<T> scale, Vec<T> clip) {
   return g;
 }
 
+// The elements of a span that an update takes and gives in one go.
+template <class T, int kStates>
+struct Elements {
+  Vec<T> w, g, s[kStates ? kStates : 1];
+};
+
 // w, state <- update(w, g, state) over n elements; Update::kStates spans are read and written, no others are touched.
 template <class T, class Update, bool kClip>
 PBP_INLINE void sweep_clipped(const Update& update, double scale, double clip, T* w, const T* g, void* const* state,
                               int64_t n) {
   constexpr int kStates = Update::kStates;
+  typedef Elements<T, kStates> E;
   T* s[kStates ? kStates : 1] = {};
   for (int k = 0; k < kStates; ++k) s[k] = static_cast<T*>(state[k]);
   const Vec<T> by = T(scale), limit = T(clip);
-  Vec<T> v[kStates ? kStates : 1];
+  const auto load = [&](int64_t i, auto... some) __attribute__((always_inline)) {
+    E e;
+    for (int k = 0; k < kStates; ++k) e.s[k] = Vec<T>::load(s[k] + i, some...);
+    e.g = scaled_gradient<T, kClip>(Vec<T>::load(g + i, some...), by, limit);
+    e.w = Vec<T>::load(w + i, some...);
+    return e;
+  };
+  const auto store = [&](const E& e, int64_t i, auto... some) __attribute__((always_inline)) {
+    e.w.store(w + i, some...);
+    for (int k = 0; k < kStates; ++k) e.s[k].store(s[k] + i, some...);
+  };
   int64_t i = 0;
+  // Every third root by multiply-adds: then these and the divider are busy alike. A short span ends sooner without: its
+  // last elements wait for the longer road.
+  constexpr int64_t kLong = 8 * kLanes;
+  if (kRootByFma<T> && kStates > 0 && n >= kLong)
+    for (; i + 3 * kLanes <= n; i += 3 * kLanes) {
+      E a = load(i), b = load(i + kLanes), c = load(i + 2 * kLanes);
+      a.w = update(a.w, a.g, a.s, RootByFma());
+      b.w = update(b.w, b.g, b.s, RootByDivider());
+      c.w = update(c.w, c.g, c.s, RootByDivider());
+      store(a, i);
+      store(b, i + kLanes);
+      store(c, i + 2 * kLanes);
+    }
   for (; i + kLanes <= n; i += kLanes) {
-    for (int k = 0; k < kStates; ++k) v[k] = Vec<T>::load(s[k] + i);
-    const Vec<T> d = scaled_gradient<T, kClip>(Vec<T>::load(g + i), by, limit);
-    update(Vec<T>::load(w + i), d, v).store(w + i);
-    for (int k = 0; k < kStates; ++k) v[k].store(s[k] + i);
+    E a = load(i);
+    a.w = update(a.w, a.g, a.s, RootByDivider());
+    store(a, i);
   }
   if (const int64_t rest = n - i) {
-    for (int k = 0; k < kStates; ++k) v[k] = Vec<T>::load(s[k] + i, rest);
-    const Vec<T> d = scaled_gradient<T, kClip>(Vec<T>::load(g + i, rest), by, limit);
-    update(Vec<T>::load(w + i, rest), d, v).store(w + i, rest);
-    for (int k = 0; k < kStates; ++k) v[k].store(s[k] + i, rest);
+    E a = load(i, rest);
+    a.w = update(a.w, a.g, a.s, RootByDivider());
+    store(a, i, rest);
   }
 }
 
