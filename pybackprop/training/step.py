@@ -123,7 +123,8 @@ class TrainStep:
     def __call__(self, *arrays: Any) -> float:
         """One step on one batch; returns the loss before the update.
 
-        With ``accumulate=k`` every k-th call updates.
+        With ``accumulate=k`` every k-th call updates. Arrays of the model's dtype from 8 KB on are not copied but read
+        where they lie, so other threads must not write to them during the call.
 
         Raises:
             ValueError, TypeError: the arrays do not fit the model; nothing has changed then.
