@@ -1,5 +1,7 @@
 """Steps that update a parameter where its gradient ends: the same bits as a sweep after all gradients."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -18,7 +20,7 @@ RULES = [
 def network(widths=(600, 96, 40, 8)):
     pb.manual_seed(1)
     layers = [nn.Linear(widths[0], widths[1])]
-    for i, o in zip(widths[1:], widths[2:], strict=False):
+    for i, o in itertools.pairwise(widths):
         layers += [nn.Tanh(), nn.Linear(i, o)]
     return nn.Sequential(*layers)
 

@@ -11,8 +11,8 @@
 
 namespace pbp {
 
-// How a logical array lies in memory. `linear` is a 2-d weight (out, in) stored as [in][out padded to 16, or a little more], the operand
-// that a forward product reads in place.
+// How a logical array lies in memory. `linear` is a 2-d weight (out, in) stored as [in][out padded to 16, or a little
+// more], the operand that a forward product reads in place.
 enum class Layout : uint8_t { dense, linear };
 
 class Param {
