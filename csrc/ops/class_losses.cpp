@@ -162,7 +162,7 @@ struct ClassRows {
 
 // --- Arithmetic of a row
 
-// The first of equals: NaN in x is passed over, it comes back in the sum.
+// The maximum without NaN, at half the cost: NaN comes back in the sum of exp.
 template <class T>
 struct TopOf : MaxOf<T> {
   static PBP_INLINE Vec<T> step(Vec<T> a, Vec<T> x, Vec<T>, Vec<T>) { return max(x, a); }
@@ -176,25 +176,24 @@ PBP_INLINE Vec<T> shift_of(Vec<T> top) {
 }
 
 // The maximum of n logits and the sum of exp(x - maximum), whose terms go to `powers`, if there. The second pass finds
-// the row in L1 or L2.
+// the row in L1 or L2, and fetches the next one.
 template <class T>
 void sum_powers(const T* x, int64_t n, T* maximum, T* total, T* powers) {
-  const int64_t ahead = n <= kRowInL1 ? n : 0;
+  const T* next = n <= kRowInL1 ? x + n : x;
   const Vec<T> none(T(0));
   const Vec<T> m = shift_of(fold_row<TopOf<T>>(
       n, none, [&](int64_t j, int64_t k) __attribute__((always_inline)) { return load_lanes(x + j, k); }));
   m.store(maximum, 1);
-  const Vec<T> sum = powers ? fold_row<SumOf<T>>(n, none,
-                                                 [&](int64_t j, int64_t k) __attribute__((always_inline)) {
-                                                   __builtin_prefetch(x + ahead + j);
-                                                   const Vec<T> e = exp_below(load_lanes(x + j, k) - m);
-                                                   store_lanes(powers + j, k, e);
-                                                   return e;
-                                                 })
-                            : fold_row<SumOf<T>>(n, none, [&](int64_t j, int64_t k) __attribute__((always_inline)) {
-                                __builtin_prefetch(x + ahead + j);
-                                return exp_below(load_lanes(x + j, k) - m);
-                              });
+  const auto power = [&](int64_t j, int64_t k) __attribute__((always_inline)) {
+    __builtin_prefetch(next + j);
+    return exp_below(load_lanes(x + j, k) - m);
+  };
+  const auto kept_power = [&](int64_t j, int64_t k) __attribute__((always_inline)) {
+    const Vec<T> e = power(j, k);
+    store_lanes(powers + j, k, e);
+    return e;
+  };
+  const Vec<T> sum = powers ? fold_row<SumOf<T>>(n, none, kept_power) : fold_row<SumOf<T>>(n, none, power);
   sum.store(total, 1);
 }
 
