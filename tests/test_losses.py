@@ -189,3 +189,32 @@ def test_integers_where_numbers_are_needed_are_a_type_error():
         evaluate("mse", np.ones(3), np.ones(3, int))
     with pytest.raises(TypeError, match="integer labels"):
         evaluate("nll", np.ones((3, 2)), np.ones(3))
+
+
+@pytest.mark.parametrize("classes", [33, 100, 2100])
+@pytest.mark.parametrize("isa", _core.isa_names())
+def test_kept_exponentials_change_no_bits(isa, classes):
+    # A training graph keeps exp(x - maximum) for backward, any other works it out again.
+    rng = np.random.default_rng(classes)
+    x = rng.normal(scale=20, size=(37, classes)).astype(np.float32)
+    x[3, 5:] = -np.inf
+    x[4, 7] = np.nan
+    labels = rng.integers(0, 5, 37)
+    results = []
+    for training in (True, False):
+        graph = _core.Graph("float32", training, isa)
+        inputs = [graph.input(x.shape), graph.input(labels.shape, True)]
+        loss = graph.node("cross_entropy", inputs, reduction=2)[0]
+        program = _core.Program(graph, [loss], loss=loss, wrt=[inputs[0]], threads=1)
+        outputs, gradients = program.run((x, labels))[:2]
+        results.append((np.array(outputs[0]), np.array(gradients[0])))
+    for kept, again in zip(*results, strict=True):
+        np.testing.assert_array_equal(kept, again)
+    gradient = results[0][1]
+    assert np.isnan(gradient[4]).all()
+    assert (gradient[3, 5:] == 0).all()
+    rest = np.delete(x, 4, axis=0).astype(np.float64)
+    expected = np.exp(rest - rest.max(1, keepdims=True))
+    expected /= expected.sum(1, keepdims=True)
+    expected[np.arange(36), np.delete(labels, 4)] -= 1
+    np.testing.assert_allclose(np.delete(gradient, 4, axis=0), expected, rtol=3e-6, atol=1e-7)

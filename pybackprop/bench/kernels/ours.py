@@ -82,7 +82,7 @@ def build(kind, shape, data, threads):
     kernel = Kernel(kind, shape)
     if kind == "adam":
         return _Update(kernel, data, threads)
-    graph = _core.Graph()
+    graph = _core.Graph(training=True)
 
     def plan(outputs, loss=None, wrt=()):
         return _core.Program(graph, outputs, loss=loss, wrt=wrt, threads=threads)
