@@ -75,7 +75,7 @@ static bool infer_loss(Infer& s, const LossTraits& loss) {
     return s.fail("has no mean over no elements, but %s is %s", s.who(0), s.text(x));
 
   p.row_sums = p.reduction != kNone && p.width >= kWideRow;
-  p.run = p.period > 1 ? p.period : p.row_sums || (p.weighted && p.width > 1) ? p.width : 0;
+  p.run = p.period > 1 ? p.period : p.row_sums ? p.width : 0;
 
   if (p.reduction == kNone)
     s.out_like(0);
@@ -109,14 +109,16 @@ struct LossRun {
   T by;        // factor of all results
 };
 
-// y = by * f(x, t, e) over n elements, a multiple of 16. Out of line: whole runs and padded tails share it.
+// y = by * f(x, t, e) over n elements. Out of line, and the last n % 16 elements take a turn of the same loop: formulas
+// are long, and there are many of these loops.
 template <int kWhat, bool kColumn, bool kRowTarget, class F, class T>
-__attribute__((noinline)) void loss_block(const F& fn, const LossRun<T>& r, T* y, int64_t n) {
+__attribute__((noinline)) void loss_map(const F& fn, const LossRun<T>& r, T* y, int64_t n) {
   const Vec<T> by(r.by), e0(r.e[0]), t0(r.t[0]);
   for (int64_t i = 0; i < n; i += kLanes) {
-    const Vec<T> x = Vec<T>::load(r.x + i);
-    const Vec<T> t = kRowTarget ? t0 : Vec<T>::load(r.t + i);
-    const Vec<T> e = kColumn ? Vec<T>::load(r.e + i) : e0;
+    const int64_t m = n - i < kLanes ? n - i : kLanes;
+    const Vec<T> x = fetch(r.x + i, m);
+    const Vec<T> t = kRowTarget ? t0 : fetch(r.t + i, m);
+    const Vec<T> e = kColumn ? fetch(r.e + i, m) : e0;
     Vec<T> v;
     if constexpr (kWhat == kValue)
       v = fn.value(x, t, e);
@@ -124,23 +126,8 @@ __attribute__((noinline)) void loss_block(const F& fn, const LossRun<T>& r, T* y
       v = fn.dx(x, t, e);
     else
       v = fn.dt(x, t, e);
-    (v * by).store(y + i);
+    put(v * by, y + i, m);
   }
-}
-
-template <int kWhat, bool kColumn, bool kRowTarget, class F, class T>
-PBP_INLINE void loss_map(const F& fn, const LossRun<T>& r, T* y, int64_t n) {
-  const int64_t whole = n / kLanes * kLanes, rest = n - whole;
-  if (whole) loss_block<kWhat, kColumn, kRowTarget>(fn, r, y, whole);
-  if (!rest) return;
-  alignas(64) T pad[4][kLanes] = {};
-  const size_t bytes = size_t(rest) * sizeof(T);
-  LossRun<T> last{pad[0], r.t, r.e, r.by};
-  memcpy(pad[0], r.x + whole, bytes);
-  if (!kRowTarget) last.t = static_cast<T*>(memcpy(pad[1], r.t + whole, bytes));
-  if (kColumn) last.e = static_cast<T*>(memcpy(pad[2], r.e + whole, bytes));
-  loss_block<kWhat, kColumn, kRowTarget>(fn, last, pad[3], kLanes);
-  memcpy(y + whole, pad[3], bytes);
 }
 
 // y[i] *= f[i]
@@ -149,6 +136,16 @@ void scale_by(T* y, const T* f, int64_t n) {
   int64_t i = 0;
   for (; i + kLanes <= n; i += kLanes) (Vec<T>::load(y + i) * Vec<T>::load(f + i)).store(y + i);
   if (i < n) (Vec<T>::load(y + i, n - i) * Vec<T>::load(f + i, n - i)).store(y + i, n - i);
+}
+
+// The same where y has n / width rows and f one number for each.
+template <class T>
+void scale_rows(T* y, const T* f, int64_t n, int64_t width) {
+  if (width == 1) return scale_by(y, f, n);
+  for (const T* const end = y + n; y < end; y += width, ++f) {
+    const T by = *f;
+    for (int64_t j = 0; j < width; ++j) y[j] *= by;
+  }
 }
 
 // --- The op
@@ -182,7 +179,7 @@ struct Pointwise : OpDefaults {
                  values[row] = part;
                } else {
                  map.template run<kValue>(r, values + first, n);
-                 if (w && !p.run) scale_by(values + first, w + first, n);
+                 if (w && !p.run) scale_rows(values + first, w + row, n, p.width);
                }
              });
   }
@@ -202,7 +199,7 @@ struct Pointwise : OpDefaults {
                r.by = w && p.run ? by * w[row] : by;
                const auto finished = [&](T* d) {
                  if (none) scale_by(d, c.dy() + first, n);
-                 if (w && !p.run) scale_by(d, w + first, n);
+                 if (w && !p.run) scale_rows(d, w + row, n, p.width);
                };
                if (T* dx = c.dx(0)) {
                  map.template run<kByX>(r, dx + first, n);

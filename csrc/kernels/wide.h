@@ -21,6 +21,23 @@ struct WideTerms {
   static PBP_INLINE Vec<double> add(Vec<double> a, Vec<double> x) { return a + x; }
 };
 
+// `sum` of vec.h, the same tree, in registers.
+PBP_INLINE double tree_sum(Vec<double> a) {
+#if defined(__AVX2__)
+#if defined(__AVX512F__)
+  const Native<double>::V eight = a.v[0] + a.v[1];
+  const auto four =
+      __builtin_shufflevector(eight, eight, 0, 1, 2, 3) + __builtin_shufflevector(eight, eight, 4, 5, 6, 7);
+#else
+  const Native<double>::V four = (a.v[0] + a.v[2]) + (a.v[1] + a.v[3]);
+#endif
+  const auto two = __builtin_shufflevector(four, four, 0, 1) + __builtin_shufflevector(four, four, 2, 3);
+  return two[0] + two[1];
+#else
+  return sum(a);
+#endif
+}
+
 // Four accumulators of 16 lanes each, then a fixed tree.
 template <class Terms, class T>
 double wide_sum(const T* p, int64_t n) {
@@ -33,11 +50,11 @@ double wide_sum(const T* p, int64_t n) {
   }
   for (; i + kLanes <= n; i += kLanes) acc[0] = Terms::add(acc[0], load_wide(p + i));
   if (const int64_t rest = n - i) {
-    alignas(64) T padded[kLanes] = {};
-    memcpy(padded, p + i, size_t(rest) * sizeof(T));
+    alignas(64) T padded[kLanes];
+    Vec<T>::load(p + i, rest).store(padded);
     acc[1] = Terms::add(acc[1], load_wide(padded));
   }
-  return sum((acc[0] + acc[1]) + (acc[2] + acc[3]));
+  return tree_sum((acc[0] + acc[1]) + (acc[2] + acc[3]));
 }
 
 }  // namespace

@@ -113,7 +113,7 @@ struct Silu : Elementwise<Silu, kReadsX> {
 
 struct Tanh : Elementwise<Tanh, kReadsY> {
   static constexpr const char* name = "tanh";
-  static constexpr double kForwardNs = 0.40, kBackwardNs = 0.10;
+  static constexpr double kForwardNs = 0.30, kBackwardNs = 0.10;
   template <class T>
   static PBP_INLINE Vec<T> f(Plan, Vec<T> x) {
     return tanh(x);
