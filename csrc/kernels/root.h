@@ -20,7 +20,8 @@ struct RootByDivider {
 
 // From an estimate good to 14 bits: g to sqrt(a) and h to 1 / (2 sqrt(a)), both to almost all bits, then g is corrected
 // by the exact remainder a - g * g. That is the correctly rounded root of every float in [2^-100, 2^126), tried on all
-// of them and with estimates off by 2^-14 either way: whose estimate it is does not matter. Zero gives zero.
+// of them; and, over two octaves, with estimates off by 2^-14 either way: whose estimate it is does not matter. Zero
+// gives zero.
 struct RootByFma {
   template <class T>
   static PBP_INLINE Vec<T> of(Vec<T> a) {
