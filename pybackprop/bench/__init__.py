@@ -7,6 +7,7 @@ medians of many short samples are reported with their spread. ``pybackprop bench
 """
 
 import argparse
+import dataclasses
 import json
 import os
 import sys
@@ -39,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--compare", metavar="FILE", help="compare with earlier results")
     parser.add_argument("--table", metavar="FILE", help="print results as Markdown tables (of --threads) and stop")
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds")
+    parser.add_argument("--rounds", type=int, help="samples of each peer (default: 15, quick: 5)")
     parser.add_argument("--threads", help="thread counts, comma separated (default: 1 and all CPUs)")
     parser.add_argument("--peers", help=f"comma separated, of {', '.join(PEERS)}")
 
@@ -64,6 +66,10 @@ def run(
     threads = _counts(options.threads) if options.threads else sorted({1, here["cpus"]})
     chosen = _chosen(options.names, {"steps": steps, "fits": fits, "kernels": kernels, "threads": crowded})
     settings = Settings(rounds=5, seconds=0.03) if options.quick else Settings()
+    if options.rounds is not None:
+        if options.rounds < 1:
+            raise ValueError(f"--rounds must be at least 1, got {options.rounds}.")
+        settings = dataclasses.replace(settings, rounds=options.rounds)
     here["gflops"] = [_core.measure_fma(count, 0.05) for count in threads]
     peaks = ", ".join(f"{p:.4g} GFLOP/s on {n}" for n, p in zip(threads, here["gflops"], strict=True))
     print(f"{here['cpu']}, {here['cpus']} CPUs, load {here['load']}; Python {here['python']}; multiply-adds {peaks}")
