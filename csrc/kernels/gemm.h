@@ -243,10 +243,22 @@ void gemm_turned(const Product<T>& p, int width, T* work) {
 // Half cycles to pack one element whose panel has to be transposed, and to store one transposed.
 constexpr int64_t kTransposeCost = 64 / kVecBytes;
 
+// A product of one tile whose operands can be read in place: the small networks' usual case, done before the choices
+// below have been weighed.
+template <class T>
+PBP_INLINE bool gemm_single(const Product<T>& p) {
+  constexpr int64_t L = kNativeLanes<T>;
+  const int64_t nv = ceil_div(p.n, L);
+  if (p.b.col != 1 || nv > kMaxTileWidth || p.m > kTileRows[nv - 1] || p.k > kGemmDepth || p.k == 0) return false;
+  if (p.n != nv * L && !p.b_padded) return false;
+  gemm_panel(p.m, p.k, p.a, Panel<T>{p.b.at, p.b.row}, int(nv), p.n, p.c, p.ldc, p.out, p.bias);
+  return true;
+}
+
 // `local` is Task::local with gemm_local(k) bytes. Empty products are legal: k == 0 stores zero (plus bias).
 template <class T>
 void gemm(const Product<T>& p, void* local) {
-  if (p.m <= 0 || p.n <= 0) return;
+  if (p.m <= 0 || p.n <= 0 || gemm_single(p)) return;
   T* const work = static_cast<T*>(local);
   const TileChoice direct = choose_tile<T>(p.m, p.n);
   const int64_t pack_b = p.b.col == 1 ? 0 : p.n * kTransposeCost;

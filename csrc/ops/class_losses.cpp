@@ -28,10 +28,11 @@ constexpr int64_t kNarrow = 32;
 constexpr int64_t kRowInL1 = 2048;
 
 // Saved buffers of cross_entropy.
-constexpr int kMaximum = 0;  // each row's maximum m
-constexpr int kTotal = 1;    // its sum of exp(x - m)
-constexpr int kLog = 2;      // the sum's log: kept apart from m, large logits lose no digits
-constexpr int kPowers = 3;   // exp(x - m), if ClassPlan::powers
+constexpr int kMaximum = 0;                        // each row's maximum m
+constexpr int kTotal = 1;                          // its sum of exp(x - m)
+constexpr int kLog = 2;                            // the sum's log: kept apart from m, large logits lose no digits
+constexpr int kPowers = 3;                         // exp(x - m), if ClassPlan::powers
+constexpr int64_t kMostPowers = int64_t(2) << 20;  // from DRAM a power takes longer to fetch than to work out again
 
 // --- Shape rule
 
@@ -82,7 +83,7 @@ static bool infer_class_loss(Infer& s, bool entropy) {
   if (entropy) {
     for (int i = kMaximum; i <= kLog; ++i) s.save(column);
     // Evaluation wants a loss only, as a rule, and would pay for the writing.
-    p.powers = s.training() && !p.narrow;
+    p.powers = s.training() && !p.narrow && p.rows * p.classes <= kMostPowers;
     Shape padded;
     padded.push(p.rows);
     padded.push(p.ld = (p.classes + kLanes - 1) / kLanes * kLanes);
