@@ -20,7 +20,7 @@ RULES = [
 def network(widths=(600, 96, 40, 8)):
     pb.manual_seed(1)
     layers = [nn.Linear(widths[0], widths[1])]
-    for i, o in itertools.pairwise(widths):
+    for i, o in itertools.pairwise(widths[1:]):
         layers += [nn.Tanh(), nn.Linear(i, o)]
     return nn.Sequential(*layers)
 
