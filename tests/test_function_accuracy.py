@@ -1,7 +1,7 @@
 """Largest errors of the vector functions, in units in the last place of float32, on every instruction set.
 
 The bounds are those of the table in csrc/kernels/math.h (elu is expm1 below zero; gelu is x times the normal cdf).
-Arguments: floats of every exponent at random, and all of the interesting range densely. Results below the smallest normal
+Arguments: floats of every exponent at random, and the interesting range densely. Results below the smallest normal
 number may be zero.
 """
 
