@@ -292,7 +292,7 @@ class TestRefuses:
             "pb.Trainer(nn.Linear(2, 1), nn.MSELoss(), optimizer=optim.SGD(lr=0.1), precision='bf16')"
         )
         env = {**os.environ, "PYBACKPROP_ISA": lowest}
-        done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+        done = subprocess.run([sys.executable, "-P", "-c", code], env=env, capture_output=True, text=True)
         assert "bf16 products    not available" in done.stdout
         assert done.stderr.splitlines()[-1].startswith("ValueError: precision='bf16' needs the CPU feature avx512_bf16")
 
