@@ -123,7 +123,8 @@ struct Matmul : OpDefaults {
   }
 
  private:
-  static constexpr int64_t kBlock = 24;  // rows of one task
+  static constexpr int64_t kBlock = 24;     // rows of one task
+  static constexpr int64_t kRunRows = 960;  // of one product: enough to pay for copying panels of B
 
   template <class T>
   static PBP_INLINE void product(const MatmulPlan& p, const Product<T>& product, void* local) {
@@ -202,7 +203,7 @@ struct Matmul : OpDefaults {
   template <class Body>
   static PBP_INLINE void each_run(bool rows_phase, const Task& t, int64_t rows, Body body) {
     if (rows_phase) {
-      for (int64_t r = t.begin; r < t.end; r += 8 * kBlock) body(0, r, min64(8 * kBlock, t.end - r));
+      for (int64_t r = t.begin; r < t.end; r += kRunRows) body(0, r, min64(kRunRows, t.end - r));
       return;
     }
     const int64_t per = blocks(rows);
