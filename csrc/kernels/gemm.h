@@ -267,7 +267,7 @@ void gemm(const Product<T>& p, void* local) {
     const int64_t pack_a = p.a.row == 1 ? 0 : p.m * kTransposeCost;
     const int64_t store = p.m * p.n * kTransposeCost / (p.k + 1);
     // The estimate of the turned form is the rosier one: it wants a clear lead.
-    if (20 * (turned.cost + pack_a + store) < 17 * (direct.cost + pack_b)) return gemm_turned(p, turned.width, work);
+    if (20 * (turned.cost + pack_a + store) < 19 * (direct.cost + pack_b)) return gemm_turned(p, turned.width, work);
   }
   gemm_direct(p, direct.width, work);
 }

@@ -163,8 +163,7 @@ struct Linear : OpDefaults {
     return {at, out == 1 ? 1 : v.step(0), v.step(1)};
   }
 
-  // Rows whose operands share L2 with a panel of the weight, yet enough to pay for packing it: a multiple of most
-  // tiles.
+  // Rows of so many columns that fill half of L2, yet enough to pay for packing the weight: a multiple of most tiles.
   template <class T>
   static PBP_INLINE int64_t row_block(int64_t columns) {
     const int64_t fit = (int64_t(512) << 10) / ((columns + 1) * int64_t(sizeof(T))) / 24 * 24;
@@ -206,7 +205,7 @@ struct Linear : OpDefaults {
   // Task: a block of the sum, and in it a few rows. The same blocks, added in the same order, as in one product.
   template <class T>
   static void forward_parts(const Ctx<T>& c, const LinearPlan& p, const Task& t) {
-    const int64_t per = ceil_div(p.rows, kPartRows), depth = gemm_depth(p.in), most = row_block<T>(depth + p.out);
+    const int64_t per = ceil_div(p.rows, kPartRows), depth = gemm_depth(p.in), most = row_block<T>(depth);
     for (int64_t i = t.begin; i < t.end;) {
       const int64_t b = i / per, r = (i - b * per) * kPartRows, k = b * depth;
       const int64_t last = min64((min64(t.end, (b + 1) * per) - b * per) * kPartRows, p.rows);
@@ -230,7 +229,7 @@ struct Linear : OpDefaults {
   static void backward_rows(const Ctx<T>& c, const LinearPlan& p, const Task& t) {
     if (!p.absorbed && !c.dx(0)) return;
     const Operand<T> w = weight(c.in[1], c.x(1), p.out);
-    const int64_t block = row_block<T>(p.in + p.out);
+    const int64_t block = row_block<T>(gemm_depth(p.out));
     for (int64_t r = t.begin; r < t.end; r += block) {
       const int64_t rows = min64(block, t.end - r), at = r * p.out;
       if (p.absorbed)
