@@ -333,21 +333,29 @@ bool Stepper::finite_gradients(int thread, int threads, Barrier& barrier, const 
 // The update of those elements whose gradient is finite. Which they are does not depend on where a piece was cut.
 void Stepper::sweep_finite(int group, double scale, double clip, char* w, const char* g, void* const* state,
                            const Extent& extent) const {
-  const bool f64 = dtype_ == DType::f64;
-  const auto finite = level_->rules->finite[f64];
-  const auto sweep = rule_->sweep[f64];
-  bool good = true;
-  for (int64_t r = 0; watching_ && r < extent.rows; ++r) good = good && finite(g + r * extent.step * item_, extent.n);
-  if (good) return sweep(numbers_[size_t(group)], scale, clip, w, g, state, extent);
-  bad_gradient_.store(true, std::memory_order_relaxed);
-  for (int64_t r = 0; r < extent.rows; ++r)
-    for (int64_t i = 0; i < extent.n; ++i) {
-      const int64_t at = (r * extent.step + i) * item_;
-      if (!finite(g + at, 1)) continue;
-      void* own[kMaxOptimStates] = {};
-      for (int s = 0; s < kMaxOptimStates; ++s)
-        if (state[s]) own[s] = static_cast<char*>(state[s]) + at;
-      sweep(numbers_[size_t(group)], scale, clip, w + at, g + at, own, {1, 1, 0});
+  const auto finite = level_->rules->finite[dtype_ == DType::f64];
+  const auto sweep = [&](int64_t at, const Extent& part) {
+    void* own[kMaxOptimStates] = {};
+    for (int s = 0; s < kMaxOptimStates; ++s)
+      if (state[s]) own[s] = static_cast<char*>(state[s]) + at * item_;
+    rule_->sweep[dtype_ == DType::f64](numbers_[size_t(group)], scale, clip, w + at * item_, g + at * item_, own, part);
+  };
+  // Few enough at a time that the gradient is still in L1 when it is read again.
+  const int64_t n = std::min(extent.n, kChunk), rows = std::max<int64_t>(1, kChunk / std::max<int64_t>(n, 1));
+  for (int64_t r = 0; r < extent.rows; r += rows)
+    for (int64_t i = 0; i < extent.n; i += n) {
+      const int64_t at = r * extent.step + i;
+      const Extent part{std::min(rows, extent.rows - r), std::min(n, extent.n - i), extent.step};
+      bool good = true;
+      for (int64_t k = 0; k < part.rows; ++k) good = good && finite(g + (at + k * part.step) * item_, part.n);
+      if (good) {
+        sweep(at, part);
+        continue;
+      }
+      bad_gradient_.store(true, std::memory_order_relaxed);
+      for (int64_t k = 0; k < part.rows; ++k)
+        for (int64_t j = 0; j < part.n; ++j)
+          if (const int64_t one = at + k * part.step + j; finite(g + one * item_, 1)) sweep(one, {1, 1, 0});
     }
 }
 
