@@ -77,13 +77,13 @@ void update(Stepper& s, double lr) {
   accepted(s, 0);
 }
 
-// None, or why the last batch was refused, its loss, and its random position.
+// None, or why the last batch was refused, its loss, the batches lost with it, and its random position.
 py::object refusal(Stepper& s) {
   const Guard guard(s);
   const Refusal& r = s.refusal();
   if (r.why == Refused::no) return py::none();
   const char* const why[] = {"", "loss", "gradient", "piece"};
-  return py::make_tuple(why[int(r.why)], r.loss, r.state.seed, r.state.step, r.state.row0);
+  return py::make_tuple(why[int(r.why)], r.loss, r.batches, r.state.seed, r.state.step, r.state.row0);
 }
 
 const pbp_feeder& taken(const py::capsule& feeder, const Plan& plan, int64_t batch_rows) {
@@ -254,7 +254,7 @@ void bind_stepper(py::module_& m) {
            "Program.profile does.")
       .def_property_readonly(
           "refusal", &refusal,
-          "None, or (why, loss, seed, step, row0) of the last batch if it was not applied: \"loss\", "
+          "None, or (why, loss, batches, seed, step, row0) of the last batch if it was not applied: \"loss\", "
           "\"gradient\", or \"piece\" if parameters with finite gradients have been updated.")
       .def("outputs", &outputs, "The program's outputs at the last backward.")
       .def("grads", &grads, "Gradients aligned with the parameters; (rows, values) where they are row-sparse.")

@@ -286,7 +286,7 @@ void Stepper::begin(Binding& b) {
 bool Stepper::finite_loss(const Binding& b) const { return !watching_ || std::isfinite(output(b, 0)); }
 
 void Stepper::refuse(const Binding& b, Refused why) {
-  refusal_ = {why, output(b, 0), b.state};
+  refusal_ = {why, output(b, 0), b.state, why == Refused::loss ? 1 : micro + 1};
   last_ = nullptr;
   if (why != Refused::loss) micro = summed_ = rows_done_ = 0;
 }
@@ -647,7 +647,7 @@ void Stepper::update(double lr) {
     throw ValueError("update was called without gradients: call backward first");
   refusal_.why = Refused::no;
   if (apply_all(lr)) return finished_update();
-  refusal_.why = Refused::gradient;
+  refusal_ = {Refused::gradient, NAN, last_ ? last_->state : RunState{}, std::max<int64_t>(micro, 1)};
   zero_grad();
 }
 

@@ -35,7 +35,8 @@ enum class Refused : uint8_t {
 struct Refusal {
   Refused why = Refused::no;
   double loss = 0;
-  RunState state;  // of the run, for another one with the same random numbers
+  RunState state;       // of the run, for another one with the same random numbers
+  int64_t batches = 1;  // lost: more than one if an accumulation was
 };
 
 class Stepper {

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .fitdata import Data
+from .loop import Position
+from .nonfinite import NonFiniteError, explain
 
 if TYPE_CHECKING:
     from .step import TrainStep
@@ -39,7 +41,7 @@ def read_batch(item: Any, number: int) -> Data:
         raise type(error)(f"batch {number} of the iterable: {error}") from None
 
 
-class StreamEpoch:
+class StreamEpoch(Position):
     """One pass over an iterable; the counterpart of ``EpochRun``.
 
     A batch is checked when it comes: a bad one ends the run before its step.
@@ -48,47 +50,74 @@ class StreamEpoch:
     def __init__(
         self, step: TrainStep, iterable: Iterable[Any], position: int, before: tuple[np.ndarray, np.ndarray] | None
     ) -> None:
-        self._step = step
+        super().__init__(step, position)
         self._items = iter(iterable)
         self._results = list(before[0][:position]) if before else []
         self._rows = list(before[1][:position]) if before else []
+        self._refused: Data | None = None
         self.extras: tuple[str, ...] = ()
         self.finished = False
         for _ in range(position):
             next(self._items, None)
 
     @property
-    def position(self) -> int:
-        """Batches done."""
-        return len(self._results)
-
-    @property
     def results(self) -> np.ndarray:
-        """(batches, outputs): loss and extras of the batches done."""
-        return np.array(self._results, np.float64)
+        width = 1 + len(self.extras)
+        rows = [row if len(row) == width else np.full(width, np.nan) for row in self._results[: self.position]]
+        return np.array(rows, np.float64).reshape(len(rows), width)
 
     @property
     def rows(self) -> np.ndarray:
-        """Rows of the batches done."""
-        return np.array(self._rows, np.float64)
+        return np.array(self._rows[: self.position], np.float64)
 
     def advance(self, most: int | None, seconds: float) -> None:
-        """Run up to ``most`` batches for about ``seconds``, then on to the end of an accumulation that has begun."""
+        """Run up to ``most`` batches for about ``seconds``, then on to the end of an accumulation that has begun.
+
+        Ends at a batch that is refused.
+        """
         until, done = time.monotonic() + seconds, 0
-        while not self.finished:
+        while not self.finished and self.refusal is None:
             item = next(self._items, self)
             if item is self:
                 self.finished = True
                 break
-            data = read_batch(item, self.position)
-            loss = self._step(*data.args)
-            extras = self._step.extras
-            self.extras = tuple(extras)
-            self._results.append([loss, *extras.values()])
-            self._rows.append(float(data.rows))
+            self._take(read_batch(item, self.position))
             done += 1
             waiting = self._step.stepper.micro > 0 and most is None
             if not waiting and ((most is not None and done >= most) or time.monotonic() >= until):
                 break
-        if self.finished and self.position and self._step.stepper.micro:
-            self._step.update()
+        self._settle_at_end()
+
+    def explain(self, epoch: int) -> NonFiniteError:
+        assert self.refusal is not None
+        args, names = (self._refused.args, self._refused.names) if self._refused else (None, ())
+        batch = self._after - 1
+        return explain(self._step, self.refusal, args, names=names, epoch=epoch, batch=batch)
+
+    def _take(self, data: Data) -> None:
+        before = self._step.seen
+        refused = None
+        self._refused = None
+        try:
+            self._step.once(data.args)
+        except FloatingPointError:
+            refused = self._step.stepper.refusal
+            if refused is None:
+                raise  # an op written in Python raised it
+            self._refused = data
+        finally:  # as in EpochRun
+            if self._step.seen > before:
+                del self._results[self.position :], self._rows[self.position :]
+                outputs = [np.nan] if refused else [float(v) for v in self._step.stepper.outputs()]
+                self._results.append(outputs)
+                self._rows.append(float(data.rows))
+                if not refused:
+                    self.extras = self._step.extra_names
+                self._note(1, refused)
+
+    def _leave_out(self, end: int) -> None:
+        for i in range(self.position, end):
+            self._results[i] = [np.nan] * len(self._results[i])
+
+    def _at_end(self) -> bool:
+        return self.finished and self.position > 0
