@@ -683,7 +683,8 @@ int64_t Stepper::run(Binding& b, const pbp_feeder& feeder, int64_t first, int64_
   loop.take_inputs();
   if (b.plan().has_host) {
     for (int64_t i = 0; i < batches && !loop.stop; ++i) {
-      loop.open(i);
+      if (loop.shared()) loop.fill(i, 0, 1);
+      if (!loop.failed) loop.open(i);
       if (loop.failed) throw HostError();
       step_with_host(b, lrs[i]);
       const size_t n = b.plan().outputs.size();

@@ -116,6 +116,13 @@ def explain(
     return told
 
 
+def not_finite_data(error: ValueError, epoch: int, batch: int) -> NonFiniteError:
+    """The error for a batch that was refused when it came."""
+    told = NonFiniteError(f"epoch {epoch}, batch {batch} (counted from 0): {error}; the batch was not applied")
+    told.epoch, told.batch = epoch, batch
+    return told
+
+
 def finite_model(model: Any) -> bool:
     """Whether all parameters and running statistics of a model are finite."""
     return all(np.isfinite(array).all() for array in model.state_dict().values() if array.dtype.kind == "f")
@@ -145,8 +152,8 @@ class _Replay:
         program = _core.Program(
             self.graph, [self.loss], loss=self.loss, wrt=list(trained), keep=kept, threads=step.threads
         )
-        seed, number, row0 = position
-        _, gradients, pairs = program.run(tuple(inputs), seed, number, row0)
+        seed, self.number, row0 = position
+        _, gradients, pairs = program.run(tuple(inputs), seed, self.number, row0)
         self.params = {value: param.numpy() for param, value, _ in traced.params.values()}
         self.params |= {value: param.numpy() for param, value in traced.buffers.values()}
         with np.errstate(over="ignore"):
@@ -197,9 +204,10 @@ class _Replay:
                         f"beyond {self._dtype_name()}"
                     )
                 else:
-                    cause = (
-                        f"{self.graph.describe(value)} was not finite before: an earlier update was too large (a lower "
-                        "learning rate or clip_norm helps), or it was loaded so"
+                    cause = f"{self.graph.describe(value)} was not finite before, " + (
+                        "so the learning rate is probably too high: lower it, or set clip_norm"
+                        if self.number
+                        else "and no update has made it so: it was loaded or set"
                     )
                 return self._found(node, "forward", cause)
         return None
@@ -258,11 +266,13 @@ class _Replay:
             return "the square root of a negative number"
         if node.op == "div" and self._holds_zero(node.inputs[1]):
             return "a division by zero: keep the divisor away from 0, as by adding a small number"
-        if node.op in ("pow", "power") and low <= 0:
-            return "a power that has no value at zero or negative numbers"
         if node.op == "exp" and high > 80:
             return "exp overflows: bound its argument, or use a loss that takes logits"
-        return self._size_cause() or self._own_cause(node, "forward") or self._weightless_cause()
+        if sizes := self._size_cause():
+            return sizes
+        if node.op in ("pow", "power") and low <= 0:
+            return "a power that has no value at zero or negative numbers"
+        return self._own_cause(node, "forward") or "0 / 0, as where a batch's weights sum to 0, or an overflow"
 
     def _backward_cause(self, node: Node) -> str:
         low, _ = self._range(self._main_input(node)) or (1.0, 1.0)
@@ -298,6 +308,3 @@ class _Replay:
                 "or add a norm layer"
             )
         return ""
-
-    def _weightless_cause(self) -> str:
-        return "the operation has no value there, as 0 / 0 where a batch's weights sum to 0"

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..data.arrays import NonFiniteData
 from .fitdata import Data
 from .loop import Position
-from .nonfinite import NonFiniteError, explain
+from .nonfinite import NonFiniteError, explain, not_finite_data
 
 if TYPE_CHECKING:
     from .step import TrainStep
@@ -44,17 +45,24 @@ def read_batch(item: Any, number: int) -> Data:
 class StreamEpoch(Position):
     """One pass over an iterable; the counterpart of ``EpochRun``.
 
-    A batch is checked when it comes: a bad one ends the run before its step.
+    A batch is checked when it comes: a bad one ends the run before its step. With ``refuse`` one that holds NaN or
+    infinity is refused instead, as one whose loss is not finite.
     """
 
     def __init__(
-        self, step: TrainStep, iterable: Iterable[Any], position: int, before: tuple[np.ndarray, np.ndarray] | None
+        self,
+        step: TrainStep,
+        iterable: Iterable[Any],
+        position: int,
+        before: tuple[np.ndarray, np.ndarray] | None,
+        refuse: bool = False,
     ) -> None:
         super().__init__(step, position)
+        self._refuse = refuse
         self._items = iter(iterable)
         self._results = list(before[0][:position]) if before else []
         self._rows = list(before[1][:position]) if before else []
-        self._refused: Data | None = None
+        self._refused: Data | NonFiniteData | None = None
         self.extras: tuple[str, ...] = ()
         self.finished = False
         for _ in range(position):
@@ -81,7 +89,14 @@ class StreamEpoch(Position):
             if item is self:
                 self.finished = True
                 break
-            self._take(read_batch(item, self.position))
+            try:
+                self._take(read_batch(item, self.position))
+            except NonFiniteData as error:
+                if not self._refuse:
+                    raise
+                self._keep([np.nan], 0)
+                self._refused = error
+                self._note(1, ("loss", float("nan"), 1, 0, 0, 0))
             done += 1
             waiting = self._step.stepper.micro > 0 and most is None
             if not waiting and ((most is not None and done >= most) or time.monotonic() >= until):
@@ -90,6 +105,8 @@ class StreamEpoch(Position):
 
     def explain(self, epoch: int) -> NonFiniteError:
         assert self.refusal is not None
+        if isinstance(self._refused, NonFiniteData):
+            return not_finite_data(self._refused, epoch, self._after - 1)
         args, names = (self._refused.args, self._refused.names) if self._refused else (None, ())
         batch = self._after - 1
         return explain(self._step, self.refusal, args, names=names, epoch=epoch, batch=batch)
@@ -107,13 +124,15 @@ class StreamEpoch(Position):
             self._refused = data
         finally:  # as in EpochRun
             if self._step.seen > before:
-                del self._results[self.position :], self._rows[self.position :]
-                outputs = [np.nan] if refused else [float(v) for v in self._step.stepper.outputs()]
-                self._results.append(outputs)
-                self._rows.append(float(data.rows))
+                self._keep([np.nan] if refused else [float(v) for v in self._step.stepper.outputs()], data.rows)
                 if not refused:
                     self.extras = self._step.extra_names
                 self._note(1, refused)
+
+    def _keep(self, outputs: list[float], rows: int) -> None:
+        del self._results[self.position :], self._rows[self.position :]
+        self._results.append(outputs)
+        self._rows.append(float(rows))
 
     def _leave_out(self, end: int) -> None:
         for i in range(self.position, end):

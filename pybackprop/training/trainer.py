@@ -183,12 +183,12 @@ class Trainer:
             on_nonfinite: what follows when the loss or a gradient of a batch is NaN or infinite. Such a batch is not
                 applied: weights, running statistics, optimizer state and step count stay as before it (for a gradient
                 see ``NonFiniteError.applied_in_part``). ``"raise"`` raises :class:`NonFiniteError`. ``"skip"`` goes on
-                without the batch, warns once, counts it in ``history.skipped``, and raises only if the weights
-                themselves are no longer finite. ``"restore"`` goes back to the weights, optimizer state and step of the
-                last epoch's end, halves the learning rate for good (once more each time, until an epoch is finished),
-                begins that epoch again without calling ``on_epoch_begin``, warns, counts it in ``history.restored``,
-                and raises if five times in a row have not been enough. Validation losses may be NaN. Default
-                ``"raise"``.
+                without the batch (of an iterable, also without one that holds NaN or infinity), warns once, counts it
+                in ``history.skipped``, and raises only if the weights themselves are no longer finite. ``"restore"``
+                goes back to the weights, optimizer state and step of the last epoch's end, halves the learning rate for
+                good (once more each time, until an epoch is finished), begins that epoch again without calling
+                ``on_epoch_begin``, warns, counts it in ``history.restored``, and raises if five times in a row have not
+                been enough. Validation losses may be NaN. Default ``"raise"``.
 
         Returns:
             The :class:`History`. Ctrl-C ends the run at a batch boundary with a warning, keeps the weights, and returns
@@ -223,7 +223,7 @@ class Trainer:
             validate = self._validation(validation_data, None, None)
             self._check_resumed(described)
             plan = self._plan(epochs, length, time_limit, began, verbose)
-            if iter(X) is X and plan.target - self.epoch > 1:
+            if iter(X) is X and plan.target - (self.epoch if self._resumed else plan.start) > 1:
                 raise ValueError(
                     "an iterator gives one pass; for several epochs give an object that can be iterated again"
                 )
@@ -233,7 +233,11 @@ class Trainer:
                     "give an object that can be iterated again, or on_nonfinite='skip'"
                 )
             plan.epoch = lambda _, cut: StreamEpoch(
-                self._step, X, cut.position if cut else 0, (cut.results, cut.rows) if cut else None
+                self._step,
+                X,
+                cut.position if cut else 0,
+                (cut.results, cut.rows) if cut else None,
+                on_nonfinite == "skip",
             )
             metrics = ["loss", *(m.name for m in self.metrics)] if self.objective is None else []
         else:
