@@ -303,6 +303,52 @@ def test_the_parts_of_a_step():
         step.update()
     step.backward(X[:16])
     step.update()
+    # The stepper itself forgets what it refused.
+    _, step = root_step(8, accumulate=2)
+    step.backward(X[:16])
+    with pytest.raises(pb.NonFiniteError):
+        step.backward(ZEROS)
+    assert step.stepper.micro == 0
+    _, step = root_step(8)
+    step.backward(ZEROS)
+    for error, message in ((FloatingPointError, "not finite"), (ValueError, "without gradients")):
+        with pytest.raises(error, match=message):
+            step.stepper.update(0.1)
+
+
+class Spelled(nn.Module):
+    """A row of zeros in a table with row-sparse gradients, before a root."""
+
+    def __init__(self, width):
+        self.table, self.above = nn.Embedding(20, 8, sparse=True), nn.Linear(1, width)
+
+    def forward(self, ids):
+        return self.above((self.table(ids) ** 2).sum(dim=1, keepdim=True).sqrt())
+
+
+@pytest.mark.parametrize(
+    "width, options, in_part",
+    [(3, {}, False), (3, dict(threads=2), False), (6000, dict(threads=2), True), (6000, dict(clip_norm=1.0), False)],
+    ids=str,
+)
+def test_row_sparse_gradients(width, options, in_part):
+    pb.manual_seed(0)
+    model = Spelled(width)
+    table = model.table.weight.numpy()
+    table[3] = 0
+    model.table.weight = table
+    step = pb.TrainStep(root_objective, model, optim.Adam(lr=1e-2), **options)
+    step(np.array([1, 2, 4, 5]))
+    before = bits(model, step)
+    with pytest.raises(pb.NonFiniteError) as caught:
+        step(np.array([1, 2, 3, 5]))
+    assert caught.value.layer == "Spelled (sqrt)" and caught.value.applied_in_part == in_part
+    after = bits(model, step)
+    assert all_finite(after)
+    if not in_part:
+        return assert_same(before, after)
+    same = (before["table.weight"] == after["table.weight"]).all(axis=1)
+    assert np.flatnonzero(~same).tolist() == [1, 2, 5] and before["steps"] == after["steps"]
 
 
 def test_options():
