@@ -315,9 +315,9 @@ within = 0  # an epoch
 for _ in range(rounds):
     trainer = make()
     killer = threading.Timer(moments.uniform(0, lasts), os.kill, (os.getpid(), signal.SIGINT))
-    killer.start()
     try:
         try:
+            killer.start()
             trainer.fit(*data, **run)
         finally:
             killer.join()

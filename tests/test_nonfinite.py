@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import pybackprop as pb
-from pybackprop import nn, ops, optim
+from pybackprop import _core, nn, ops, optim
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(96, 24)).astype(np.float32)
@@ -311,7 +311,7 @@ def test_the_parts_of_a_step():
     assert step.stepper.micro == 0
     _, step = root_step(8)
     step.backward(ZEROS)
-    for error, message in ((FloatingPointError, "not finite"), (ValueError, "without gradients")):
+    for error, message in ((_core.Refused, "not finite"), (ValueError, "without gradients")):
         with pytest.raises(error, match=message):
             step.stepper.update(0.1)
 
@@ -397,6 +397,14 @@ def test_a_division_by_zero():
     step = pb.TrainStep(lambda m, x, n: (m(x) / n).mean(), nn.Linear(24, 1), optim.SGD(lr=0.1))
     error = caught(step, X, np.zeros((96, 1)))
     assert error.layer == "objective (div)" and "a division by zero" in str(error)
+
+
+def test_weights_of_rows_that_sum_to_zero():
+    loss = nn.CrossEntropyLoss()
+    step = pb.TrainStep(lambda m, x, y, w: loss(m(x), y, sample_weight=w), nn.Linear(24, 3), optim.SGD(lr=0.1))
+    step(X, Y, np.ones(96))
+    error = caught(step, X, Y, np.zeros(96))
+    assert error.layer == "CrossEntropyLoss (cross_entropy)" and "weights sum to 0" in str(error)
 
 
 def test_data_that_is_not_finite():

@@ -45,10 +45,20 @@ auto without_gil(Stepper& s, F f) {
   }
 }
 
+py::object refused;  // the class of the error
+
+// None, or why the last batch was refused, its loss, the batches lost with it, and its random position.
+py::object describe(const Refusal& r) {
+  if (r.why == Refused::no) return py::none();
+  const char* const why[] = {"", "loss", "gradient", "piece"};
+  return py::make_tuple(why[int(r.why)], r.loss, r.batches, r.state.seed, r.state.step, r.state.row0);
+}
+
 double accepted(const Stepper& s, double loss) {
-  if (s.refusal().why == Refused::no) return loss;
-  PyErr_SetString(PyExc_FloatingPointError,
-                  s.refusal().why == Refused::loss ? "the loss is not finite" : "the gradients are not finite");
+  const Refusal& r = s.refusal();
+  if (r.why == Refused::no) return loss;
+  const char* const what = r.why == Refused::loss ? "the loss is not finite" : "the gradients are not finite";
+  PyErr_SetObject(refused.ptr(), py::make_tuple(what, describe(r)).ptr());
   throw py::error_already_set();
 }
 
@@ -77,13 +87,9 @@ void update(Stepper& s, double lr) {
   accepted(s, 0);
 }
 
-// None, or why the last batch was refused, its loss, the batches lost with it, and its random position.
 py::object refusal(Stepper& s) {
   const Guard guard(s);
-  const Refusal& r = s.refusal();
-  if (r.why == Refused::no) return py::none();
-  const char* const why[] = {"", "loss", "gradient", "piece"};
-  return py::make_tuple(why[int(r.why)], r.loss, r.batches, r.state.seed, r.state.step, r.state.row0);
+  return describe(s.refusal());
 }
 
 const pbp_feeder& taken(const py::capsule& feeder, const Plan& plan, int64_t batch_rows) {
@@ -228,6 +234,10 @@ void load_state(Stepper& s, const py::dict& d) {
 }  // namespace
 
 void bind_stepper(py::module_& m) {
+  refused = py::reinterpret_steal<py::object>(PyErr_NewExceptionWithDoc(
+      "pybackprop._core.Refused", "A batch was not applied: args are a message and what `Stepper.refusal` says.",
+      PyExc_FloatingPointError, nullptr));
+  m.attr("Refused") = refused;
   py::class_<Stepper, std::shared_ptr<Stepper>>(m, "Stepper", "Backward, reduce, update over flat spans.")
       .def(py::init([](const std::string& rule, std::vector<ParamPtr> params, std::vector<int> groups,
                        const Hyper& hyper, std::optional<double> clip_norm, std::optional<double> clip_value,
@@ -245,7 +255,7 @@ void bind_stepper(py::module_& m) {
       .def("backward", &backward, py::arg("program"), py::arg("inputs"), "Gradients of one batch; returns the loss.")
       .def("update", &update, py::arg("lr"), "Apply the gradients.")
       .def("step", &step, py::arg("program"), py::arg("inputs"), py::arg("lr"),
-           "Backward and, when it is due, update. FloatingPointError if the batch was refused.")
+           "Backward and, when it is due, update. Refused if it was not applied.")
       .def("run", &run, py::arg("program"), py::arg("feeder"), py::arg("first_row"), py::arg("batch_rows"),
            py::arg("batches"), py::arg("lrs"), py::arg("seconds"), py::arg("results"),
            "Many batches in one call, up to one that is refused; returns how many were done, that one included.")

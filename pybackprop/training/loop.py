@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .. import _core
 from ..data import PREFETCH_BYTES, ArrayFeeder, PrefetchFeeder
 from .nonfinite import NonFiniteError, explain
 
@@ -149,8 +150,8 @@ class Position:
             return
         try:
             self._step.settle()
-        except FloatingPointError:
-            self._note(0, self._step.stepper.refusal)
+        except _core.Refused as error:
+            self._note(0, error.args[1])
         else:
             self.settled = self.position
 

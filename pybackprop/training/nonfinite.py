@@ -287,7 +287,7 @@ class _Replay:
         return array is not None and bool((array == 0).any())
 
     def _own_cause(self, node: Node, method: str) -> str:
-        if node.op in self.graph.describe(node.outputs[0]) and node.op[:1].isupper():
+        if node.op not in _core.op_names():
             return f"{node.op}.{method}, an op written in Python, gave it"
         return ""
 

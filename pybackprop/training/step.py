@@ -160,12 +160,12 @@ class TrainStep:
                 if stepper is not None and stepper.failed:
                     raise  # while running
                 # Arrays of other shapes or kinds: the way below finds their program, or says what is wrong.
-            except FloatingPointError:
-                return self._refused(arrays)
+            except _core.Refused as error:
+                return self._refused(arrays, error)
         try:
             return self.once(arrays)
-        except FloatingPointError:
-            return self._refused(arrays)
+        except _core.Refused as error:
+            return self._refused(arrays, error)
 
     def backward(self, *arrays: Any) -> float:
         """Loss and gradients of one batch; with ``accumulate`` they add to those since the last update.
@@ -177,8 +177,8 @@ class TrainStep:
         compiled, inputs = self._lookup(arrays)
         try:
             loss = self._stepper.backward(compiled.program, inputs)
-        except FloatingPointError:
-            return self._refused(arrays)
+        except _core.Refused as error:
+            return self._refused(arrays, error)
         self._last, self._given = compiled, arrays
         return loss
 
@@ -205,8 +205,8 @@ class TrainStep:
         given, self._given = self._given, None
         try:
             self.settle()
-        except FloatingPointError:
-            self._refused(given)
+        except _core.Refused as error:
+            self._refused(given, error)
 
     @property
     def extras(self) -> dict[str, float]:
@@ -294,7 +294,7 @@ class TrainStep:
     # What Trainer needs besides.
 
     def once(self, arrays: tuple[Any, ...]) -> float:
-        """A call whose batch may be refused: FloatingPointError then, and the stepper's ``refusal`` says why."""
+        """A call whose batch may be refused: ``_core.Refused`` then."""
         compiled, inputs = self._lookup(arrays)
         stepper = self._stepper
         loss = stepper.step(compiled.program, inputs, self.rates.at(stepper.steps))
@@ -361,16 +361,14 @@ class TrainStep:
 
     # Internal.
 
-    def _refused(self, arrays: tuple[Any, ...] | None) -> float:
-        """To be called while a FloatingPointError is handled: the loss of a batch that is skipped, or an error."""
-        refusal = self._stepper.refusal
-        if refusal is None:
-            raise  # an op written in Python raised it
+    def _refused(self, arrays: tuple[Any, ...] | None, error: _core.Refused) -> float:
+        """The loss of a batch that is skipped, or an error."""
+        refusal = error.args[1]
         self._last = None
         if self.on_nonfinite == "raise":
             raise explain(self, refusal, arrays) from None
         self.skipped += refusal[2]
-        return refusal[1]
+        return float(refusal[1])
 
     def _lookup(self, arrays: tuple[Any, ...]) -> tuple[Compiled, tuple[Any, ...]]:
         """The program for these arguments, and the arrays to give it, which it checks and casts."""

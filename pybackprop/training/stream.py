@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .. import _core
 from ..data.arrays import NonFiniteData
 from .fitdata import Data
 from .loop import Position
@@ -117,11 +118,8 @@ class StreamEpoch(Position):
         self._refused = None
         try:
             self._step.once(data.args)
-        except FloatingPointError:
-            refused = self._step.stepper.refusal
-            if refused is None:
-                raise  # an op written in Python raised it
-            self._refused = data
+        except _core.Refused as error:
+            self._refused, refused = data, error.args[1]
         finally:  # as in EpochRun
             if self._step.seen > before:
                 self._keep([np.nan] if refused else [float(v) for v in self._step.stepper.outputs()], data.rows)

@@ -298,7 +298,11 @@ class Trainer:
         return self.history
 
     def step(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
-        """One training step on one batch, as :class:`TrainStep`; returns the loss before the update."""
+        """One training step on one batch, as :class:`TrainStep`; returns the loss before the update.
+
+        Raises:
+            NonFiniteError: the loss or a gradient is not finite; the batch was not applied.
+        """
         if sample_weight is not None:
             return self._step(X, y, sample_weight)
         return self._step(X) if y is None else self._step(X, y)
