@@ -18,13 +18,25 @@ from .function import Function
 from .io import load, save
 from .nn.parameter import Parameter
 from .random import manual_seed
-from .training import Callback, History, Metric, Trainer, TrainStep, callbacks, gradcheck, inspect, value_and_grad
+from .training import (
+    Callback,
+    History,
+    Metric,
+    NonFiniteError,
+    Trainer,
+    TrainStep,
+    callbacks,
+    gradcheck,
+    inspect,
+    value_and_grad,
+)
 
 __all__ = [
     "Callback",
     "Function",
     "History",
     "Metric",
+    "NonFiniteError",
     "Parameter",
     "Tensor",
     "TrainStep",

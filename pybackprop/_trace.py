@@ -11,7 +11,7 @@ import numpy as np
 from . import _core
 from ._precision import check_precision
 from ._tensor import Operators, Tensor
-from ._tracer import Tracer, tracing
+from ._tracer import Node, Tracer, tracing
 
 if TYPE_CHECKING:
     from .nn.module import Module
@@ -97,7 +97,7 @@ class Traced:
     parameter of the model that was used to (core Param, value id, trainable), ``buffers`` likewise to (core Param,
     value id), ``outputs`` is what the function returned, with Tensors as leaves, and ``names`` maps the names of
     activations (dotted names of modules, with ``#2`` at a second call) to value ids. ``calls`` lists the modules called
-    with what they returned.
+    with what they returned, ``nodes`` all operations.
     """
 
     graph: _core.Graph
@@ -107,6 +107,7 @@ class Traced:
     outputs: Any
     names: dict[str, int]
     calls: list[tuple[Module, Any]]
+    nodes: list[Node]
     random_nodes: int
 
     def output_values(self) -> tuple[list[int], Any]:
@@ -156,7 +157,15 @@ def trace(
         outputs = fn(*args) if model is None else fn(model, *args)
         outputs = lift_outputs(tracer, outputs, tracer.place or "the traced function")
     return Traced(
-        graph, inputs, tracer.params, tracer.buffers, outputs, tracer.names, tracer.calls, tracer.random_nodes
+        graph,
+        inputs,
+        tracer.params,
+        tracer.buffers,
+        outputs,
+        tracer.names,
+        tracer.calls,
+        tracer.nodes,
+        tracer.random_nodes,
     )
 
 

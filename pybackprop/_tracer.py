@@ -5,13 +5,21 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 if TYPE_CHECKING:
     from . import _core
     from .nn.module import Module
+
+
+class Node(NamedTuple):
+    """An operation as it was traced; values are ids of the graph."""
+
+    op: str
+    inputs: list[int]
+    outputs: tuple[int, ...]
 
 
 class _Local(threading.local):
@@ -58,6 +66,7 @@ class Tracer:
         self.buffers: dict[str, tuple[Any, int]] = {}
         self.names: dict[str, int] = {}
         self.calls: list[tuple[Module, Any]] = []
+        self.nodes: list[Node] = []
         self.random_nodes = 0
         self._base_place = place
         self._stack: list[Module] = []
@@ -117,7 +126,9 @@ class Tracer:
 
     def node(self, op: str, inputs: list[Any], **attrs: Any) -> Any:
         """Adds a node; gives a Tensor, or a tuple of them if the op has several outputs."""
-        values = self.graph.node(op, [self.lift(x, op)._value for x in inputs], self.place, **attrs)
+        taken = [self.lift(x, op)._value for x in inputs]
+        values = self.graph.node(op, taken, self.place, **attrs)
+        self.nodes.append(Node(op, taken, values))
         outputs = tuple(_tensor.Tensor(self, v) for v in values)
         return outputs[0] if len(outputs) == 1 else outputs
 

@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return options.command(options)
     except OSError as error:
         return _refuse(f"{error.filename}: {error.strerror}" if error.filename else str(error))
-    except (ValueError, ImportError) as error:
+    except (ValueError, ImportError, FloatingPointError) as error:
         return _refuse(str(error))
     except KeyboardInterrupt:
         print("pybackprop: interrupted", file=sys.stderr)

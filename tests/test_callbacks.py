@@ -245,6 +245,10 @@ def test_lambda_callback_knows_its_hooks():
 
 
 def test_terminate_on_nan(data):
-    t = trainer(lr=1e30)
-    history = t.fit(*data, epochs=50, batch_size=4, verbose=0, callbacks=[TerminateOnNaN()])
-    assert history.stopped == "callback" and len(history.epoch) < 5 and not np.isfinite(history.history["loss"][-1])
+    t, stop = trainer(lr=1e30), TerminateOnNaN()
+    history = t.fit(*data, epochs=50, batch_size=4, verbose=0, callbacks=[stop])
+    assert history.stopped == "callback" and history.epoch == [0] and np.isfinite(history.history["loss"]).all()
+    assert stop.error is not None and "learning rate" in str(stop.error)
+    assert all(np.isfinite(w).all() for w in t.model.state_dict().values())
+    t.fit(*data, epochs=0, verbose=0, callbacks=[stop])
+    assert stop.error is None

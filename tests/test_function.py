@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import pybackprop as pb
 from pybackprop import Function, _core, nn
 from pybackprop._trace import spec_of, trace
 
@@ -130,3 +131,18 @@ def test_methods_may_keep_and_write_what_they_are_given():
     np.testing.assert_array_equal(dx, 3 * x**2 + 1)
     np.testing.assert_array_equal(x, [2, 3])
     assert np.isnan(fn.kept).all()
+
+
+def test_fit_feeds_the_batches_of_an_array():
+    def trainer():
+        pb.manual_seed(0)
+        return pb.Trainer(Net(Cube()), loss=nn.MSELoss(), optimizer=pb.optim.Adam(lr=1e-2))
+
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(2, 20, 3)).astype(np.float32)
+    one, other = trainer(), trainer()
+    history = one.fit(x, y, batch_size=5, shuffle=False, verbose=0)
+    losses = [other.step(x[i : i + 5], y[i : i + 5]) for i in range(0, 20, 5)]
+    assert history.history["loss"] == pytest.approx([np.mean(losses)], rel=1e-12)
+    for name, value in one.model.state_dict().items():
+        np.testing.assert_array_equal(value, other.model.state_dict()[name])

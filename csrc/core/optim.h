@@ -39,10 +39,14 @@ struct RuleEntry {
 // Sum of squares of n elements in a fixed order, in double. For clipping by global norm; called on fixed chunks.
 using SquareSumFn = double (*)(const void* g, int64_t n);
 
+// Whether all of n elements are finite.
+using FiniteFn = bool (*)(const void* g, int64_t n);
+
 struct RuleTable {
   const RuleEntry* rules;
   int count;
   SquareSumFn square_sum[2];
+  FiniteFn finite[2];
 };
 
 }  // namespace pbp

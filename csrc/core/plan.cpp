@@ -462,6 +462,20 @@ struct Plan::Builder {
       }
   }
 
+  void find_judged() {
+    const int n = int(plan.jobs.size());
+    int written = -1, early = n;
+    for (int j = 0; j < n; ++j) {
+      const Item& item = plan.items[size_t(plan.jobs[size_t(j)].item)];
+      for (const Operand& o : item.out)
+        if (item.pass == kForward && o.buffer == plan.outputs[0].buffer) written = j;
+      for (int k : item.early)
+        if (k >= 0) early = std::min(early, j);
+    }
+    for (int j = written + 1; j < n && j <= early && plan.judged < 0; ++j)
+      if (plan.jobs[size_t(j)].barrier) plan.judged = j;
+  }
+
   // -- all of it
   // ---------------------------------------------------------------------------------------------------------
 
@@ -532,6 +546,7 @@ struct Plan::Builder {
     settle_early_updates();
     place_buffers(plan);
     schedule_jobs(plan);
+    if (!plan.outputs.empty()) find_judged();
   }
 };
 

@@ -99,6 +99,9 @@ class Plan {
   std::vector<Commit> commits;
 
   int one = -1;  // buffer that holds the gradient of the loss: 1
+  // The job at whose barrier the first output, the loss, is final for every thread, if no parameter is updated before
+  // that (Item::early); else -1.
+  int judged = -1;
   int64_t arena_bytes = 0;
   int64_t local_bytes = 0;  // a thread
   double cost = 0;          // ns on one thread

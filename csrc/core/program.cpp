@@ -146,7 +146,7 @@ void Binding::run_jobs(int first, int last, int thread, int threads, Barrier& wa
   const Job* jobs = plan_->jobs.data();
   for (int j = first; j < last; ++j) {
     const Job& job = jobs[j];
-    if (job.barrier && threads > 1) {
+    if (job.barrier && threads > 1 && j > first) {
       wait.wait();
       marks.idle(j);
     }

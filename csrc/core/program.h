@@ -40,7 +40,8 @@ class Binding {
   void* address(const Operand& o) const { return address(o.buffer); }
   const SparseRows& sparse(int slot) const { return rows_[size_t(slot)]; }
 
-  // Jobs [first, last), as thread `thread` of `threads`; `marks` (timeline.h) hears of each.
+  // Jobs [first, last), as thread `thread` of `threads`; the barrier before the first one is the caller's. `marks`
+  // (timeline.h) hears of each.
   template <class M>
   void run_jobs(int first, int last, int thread, int threads, Barrier& barrier, M& marks) const;
   void run_host(int item) const;  // throws HostError

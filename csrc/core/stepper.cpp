@@ -19,16 +19,29 @@ constexpr double kWorthFork = 20000;
 
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
-// y = x, or y += x
-template <class T>
-void add_span(const void* from, void* to, int64_t n, bool add) {
-  const T* x = static_cast<const T*>(from);
-  T* y = static_cast<T*>(to);
-  if (add)
-    for (int64_t i = 0; i < n; ++i) y[i] += x[i];
-  else
-    std::memcpy(y, x, size_t(n) * sizeof(T));
-}
+// Exponents of infinities and NaNs have all bits set.
+template <class T, class Bits, Bits kExponent>
+struct AddSpan {
+  // y = x, or y += x; whether all of y is finite then. Comparisons of integers vectorise, those of floats would not.
+  static bool run(const void* from, void* to, int64_t n, bool add) {
+    const T* x = static_cast<const T*>(from);
+    T* y = static_cast<T*>(to);
+    Bits bad = 0;
+    const auto put = [&](int64_t i, T value) {
+      Bits bits;
+      std::memcpy(&bits, &value, sizeof bits);
+      bad |= (bits & kExponent) == kExponent ? ~Bits(0) : Bits(0);
+      y[i] = value;
+    };
+    if (add)
+      for (int64_t i = 0; i < n; ++i) put(i, y[i] + x[i]);
+    else
+      for (int64_t i = 0; i < n; ++i) put(i, x[i]);
+    return bad == 0;
+  }
+};
+using AddFloats = AddSpan<float, uint32_t, 0x7f800000u>;
+using AddDoubles = AddSpan<double, uint64_t, 0x7ff0000000000000u>;
 
 int64_t share(int64_t n, int thread, int threads) { return (n * thread + threads - 1) / threads; }
 
@@ -184,7 +197,7 @@ void Stepper::bind_updates(Bound& bound) {
   bound.binding->set_updates({});
   bound.early.clear();
   bound.updates.assign(params_.size(), nullptr);
-  if (!updates_early()) return;
+  if (!updates_early() || bound.program->plan->judged < 0) return;
   for (const Item& item : bound.program->plan->items)
     for (int k : item.early) {
       if (k < 0) continue;
@@ -199,8 +212,8 @@ void Stepper::bind_updates(Bound& bound) {
         const double clip = s.options_.clip_value > 0 ? s.options_.clip_value : INFINITY;
         void* state[kMaxOptimStates] = {};
         for (int i = 1; i < early.spans; ++i) state[i - 1] = early.span[i] + offset * s.item_;
-        s.rule_->sweep[s.dtype_ == DType::f64](s.numbers_[size_t(early.group)], 1.0, clip,
-                                               early.span[0] + offset * s.item_, g, state, {rows, cols, step});
+        s.sweep_finite(early.group, 1.0, clip, early.span[0] + offset * s.item_, static_cast<const char*>(g), state,
+                       {rows, cols, step});
       };
       bound.updates[size_t(k)] = e.get();
       bound.early.push_back(std::move(e));
@@ -266,6 +279,16 @@ void Stepper::begin(Binding& b) {
   b.state.seed = seed;
   b.state.step = uint64_t(steps);
   b.state.row0 = rows_done_;
+  bad_gradient_.store(false, std::memory_order_relaxed);
+  refusal_.why = Refused::no;
+}
+
+bool Stepper::finite_loss(const Binding& b) const { return !watching_ || std::isfinite(output(b, 0)); }
+
+void Stepper::refuse(const Binding& b, Refused why) {
+  refusal_ = {why, output(b, 0), b.state, why == Refused::loss ? 1 : micro + 1};
+  last_ = nullptr;
+  if (why != Refused::loss) micro = summed_ = rows_done_ = 0;
 }
 
 double Stepper::output(const Binding& b, size_t j) const {
@@ -282,16 +305,66 @@ void Stepper::accumulate(int thread, int threads) {
   const int64_t n = span_ / item_;
   const int64_t from = share(n, thread, threads), to = share(n, thread + 1, threads);
   if (from >= to) return;
-  if (dtype_ == DType::f32)
-    add_span<float>(grad_->data() + from * item_, sum_->data() + from * item_, to - from, micro > 0);
-  else
-    add_span<double>(grad_->data() + from * item_, sum_->data() + from * item_, to - from, micro > 0);
+  const auto add = dtype_ == DType::f32 ? AddFloats::run : AddDoubles::run;
+  if (!add(grad_->data() + from * item_, sum_->data() + from * item_, to - from, micro > 0))
+    bad_gradient_.store(true, std::memory_order_relaxed);
+}
+
+// The same answer in every thread.
+bool Stepper::finite_gradients(int thread, int threads, Barrier& barrier, const Binding* b) {
+  const auto finite = level_->rules->finite[dtype_ == DType::f64];
+  const int64_t n = span_ / item_;
+  const bool sparse = b && !b->plan().sparse.empty();
+  if (n <= kEarlyElements && !sparse) return finite(current_gradients(), n);  // sooner done than waited for
+  const int64_t from = share(n, thread, threads), to = share(n, thread + 1, threads);
+  bool good = from >= to || finite(current_gradients() + from * item_, to - from);
+  if (sparse)
+    for (size_t s = 0; s < b->plan().sparse.size(); ++s) {
+      const SparseRows& r = b->sparse(int(s));
+      const int64_t first = share(r.count, thread, threads) * r.width,
+                    last = share(r.count, thread + 1, threads) * r.width;
+      good = good && finite(static_cast<const char*>(r.values) + first * item_, last - first);
+    }
+  if (!good) bad_gradient_.store(true, std::memory_order_relaxed);
+  if (threads > 1) barrier.wait();
+  return !bad_gradient_.load(std::memory_order_relaxed);
+}
+
+// The update of those elements whose gradient is finite. Which they are does not depend on where a piece was cut.
+void Stepper::sweep_finite(int group, double scale, double clip, char* w, const char* g, void* const* state,
+                           const Extent& extent) const {
+  const auto finite = level_->rules->finite[dtype_ == DType::f64];
+  const auto sweep = [&](int64_t at, const Extent& part) {
+    void* own[kMaxOptimStates] = {};
+    for (int s = 0; s < kMaxOptimStates; ++s)
+      if (state[s]) own[s] = static_cast<char*>(state[s]) + at * item_;
+    rule_->sweep[dtype_ == DType::f64](numbers_[size_t(group)], scale, clip, w + at * item_, g + at * item_, own, part);
+  };
+  // Few enough at a time that the gradient is still in L1 when it is read again.
+  const int64_t n = std::min(extent.n, kChunk), rows = std::max<int64_t>(1, kChunk / std::max<int64_t>(n, 1));
+  for (int64_t r = 0; r < extent.rows; r += rows)
+    for (int64_t i = 0; i < extent.n; i += n) {
+      const int64_t at = r * extent.step + i;
+      const Extent part{std::min(rows, extent.rows - r), std::min(n, extent.n - i), extent.step};
+      bool good = true;
+      for (int64_t k = 0; k < part.rows; ++k) good = good && finite(g + (at + k * part.step) * item_, part.n);
+      if (good) {
+        sweep(at, part);
+        continue;
+      }
+      bad_gradient_.store(true, std::memory_order_relaxed);
+      for (int64_t k = 0; k < part.rows; ++k)
+        for (int64_t j = 0; j < part.n; ++j)
+          if (const int64_t one = at + k * part.step + j; finite(g + one * item_, 1)) sweep(one, {1, 1, 0});
+    }
 }
 
 // Norm, clip, sweep. Every thread adds up the same pieces in the same order, so the scale is the same everywhere.
-void Stepper::apply(int thread, int threads, Barrier& barrier, const Binding* b, const std::vector<Chunk>& chunks,
+// False, in every thread: the gradients are not finite, and nothing has changed. If parameters have been updated
+// within the backward pass, the rest is updated like them: see Refused::piece.
+bool Stepper::apply(int thread, int threads, Barrier& barrier, const Binding* b, const std::vector<Chunk>& chunks,
                     double scale) {
-  const bool f64 = dtype_ == DType::f64;
+  const bool f64 = dtype_ == DType::f64, begun = b && b->has_updates();
   if (options_.clip_norm > 0) {
     const int64_t n = span_ / item_, pieces = (n + kPiece - 1) / kPiece;
     for (int64_t i = share(pieces, thread, threads); i < share(pieces, thread + 1, threads); ++i)
@@ -306,16 +379,22 @@ void Stepper::apply(int thread, int threads, Barrier& barrier, const Binding* b,
         total += level_->rules->square_sum[f64](r.values, r.count * r.width);
       }
     const double norm = std::sqrt(total) * scale;
+    if (watching_ && !std::isfinite(norm)) return false;
     scale *= std::min(1.0, options_.clip_norm / (norm + 1e-6));
+  } else if (watching_ && !begun && options_.accumulate == 1 && !finite_gradients(thread, threads, barrier, b)) {
+    return false;
   }
   const double clip = options_.clip_value > 0 ? options_.clip_value : INFINITY;
   const auto sweep = rule_->sweep[f64];
   const int64_t n = int64_t(chunks.size());
   for (int64_t i = share(n, thread, threads); i < share(n, thread + 1, threads); ++i) {
     const Chunk& c = chunks[size_t(i)];
-    sweep(numbers_[size_t(c.group)], scale, clip, c.w, c.g, c.state, {1, c.n, 0});
+    if (begun)
+      sweep_finite(c.group, scale, clip, c.w, c.g, c.state, {1, c.n, 0});
+    else
+      sweep(numbers_[size_t(c.group)], scale, clip, c.w, c.g, c.state, {1, c.n, 0});
   }
-  if (!b) return;
+  if (!b) return true;
   for (const SparseSlot& slot : b->plan().sparse) {
     if (slot.wrt < 0) continue;
     const SparseRows& r = b->sparse(int(&slot - b->plan().sparse.data()));
@@ -324,10 +403,15 @@ void Stepper::apply(int thread, int threads, Barrier& barrier, const Binding* b,
     for (int64_t i = share(r.count, thread, threads); i < share(r.count, thread + 1, threads); ++i) {
       void* rows[kMaxOptimStates] = {};
       for (size_t s = 0; s < sparse_states_.size(); ++s) rows[s] = sparse_states_[s][k]->data() + r.rows[i] * width;
-      sweep(numbers_[size_t(groups_[k])], scale, clip, params_[k]->data() + r.rows[i] * width,
-            static_cast<const char*>(r.values) + i * width, rows, {1, r.width, 0});
+      char* const w = params_[k]->data() + r.rows[i] * width;
+      const char* const g = static_cast<const char*>(r.values) + i * width;
+      if (begun)
+        sweep_finite(groups_[k], scale, clip, w, g, rows, {1, r.width, 0});
+      else
+        sweep(numbers_[size_t(groups_[k])], scale, clip, w, g, rows, {1, r.width, 0});
     }
   }
+  return true;
 }
 
 void Stepper::commit(const Binding& b) {
@@ -339,27 +423,30 @@ void Stepper::commit(const Binding& b) {
   }
 }
 
-// What every thread does after the jobs of one batch. The caller counts afterwards.
+// What every thread does after the jobs of one batch; the same answer in each, `piece` apart. The caller commits and
+// counts afterwards.
 template <class M>
-void Stepper::iteration(Bound& bound, int thread, int threads, bool update, M& marks) {
+Refused Stepper::iteration(Bound& bound, int thread, int threads, bool update, M& marks) {
   const Binding& b = *bound.binding;
   Barrier& barrier = bound.binding->barrier;
   const int jobs = int(b.plan().jobs.size());
   const std::vector<Chunk>& chunks = b.has_updates() ? bound.rest : chunks_;
-  const bool nothing_left = update && chunks.empty() && b.plan().sparse.empty() && b.plan().commits.empty();
-  if (nothing_left) return;
+  const bool nothing_left = update && chunks.empty() && b.plan().sparse.empty();
+  if (nothing_left) return Refused::no;
   if (threads > 1) barrier.wait();
   marks.idle(jobs + kUpdate);
+  if (!finite_loss(b)) return Refused::loss;
   if (options_.accumulate > 1) {
     accumulate(thread, threads);
     marks.busy(jobs + kAccumulate);
     if (threads > 1) barrier.wait();
     marks.idle(jobs + kUpdate);
+    if (watching_ && bad_gradient_.load(std::memory_order_relaxed)) return Refused::gradient;
   }
-  if (update) apply(thread, threads, barrier, &b, chunks, options_.accumulate > 1 ? 1.0 / double(micro + 1) : 1.0);
+  const double scale = options_.accumulate > 1 ? 1.0 / double(micro + 1) : 1.0;
+  const bool applied = !update || apply(thread, threads, barrier, &b, chunks, scale);
   marks.busy(jobs + kUpdate);
-  if (thread == 0) commit(b);
-  marks.busy(jobs + kRest);
+  return applied ? Refused::no : Refused::gradient;
 }
 
 void Stepper::finished_batch(const Binding& b, bool updated) {
@@ -423,10 +510,18 @@ struct Stepper::Loop {
     update = self.updates_now();
     if (update) self.prepare_numbers(lrs[i]);
   }
-  void close(int64_t i) {
+  void close(int64_t i, Refused why) {
     for (size_t j = 0; j < recorded; ++j) results[size_t(i) * recorded + j] = self.output(b, j);
-    self.finished_batch(b, update);
     done = i + 1;
+    ++self.seen;
+    if (why == Refused::no && self.bad_gradient_.load(std::memory_order_relaxed)) why = Refused::piece;
+    if (why != Refused::no && self.watching_) {
+      self.refuse(b, why);
+      stop = finished = true;
+      return;
+    }
+    self.commit(b);
+    self.finished_batch(b, update);
     if (done == batches) {
       finished = true;
       return;
@@ -448,11 +543,22 @@ struct Stepper::Loop {
     if (threads > 1) l.b.barrier.wait();
     marks.idle(jobs + kFeed);
     while (!l.failed.load(std::memory_order_relaxed)) {
-      l.b.run_jobs(0, jobs, thread, threads, l.b.barrier, marks);
-      l.self.iteration(l.bound, thread, threads, l.update, marks);
+      // Before the first update within the backward pass the loss must be known to be finite.
+      const int judged = l.b.has_updates() ? l.b.plan().judged : jobs;
+      Refused why = Refused::no;
+      l.b.run_jobs(0, judged, thread, threads, l.b.barrier, marks);
+      if (judged < jobs) {
+        if (threads > 1) l.b.barrier.wait();
+        marks.idle(judged);
+        if (l.self.finite_loss(l.b))
+          l.b.run_jobs(judged, jobs, thread, threads, l.b.barrier, marks);
+        else
+          why = Refused::loss;
+      }
+      if (why == Refused::no) why = l.self.iteration(l.bound, thread, threads, l.update, marks);
       if (threads > 1) l.b.barrier.wait();
       marks.idle(jobs + kRest);
-      if (thread == 0) l.close(i);
+      if (thread == 0) l.close(i, why);
       marks.busy(jobs + kRest);
       marks.next();
       // The next batch's rows come in while thread 0 counts; if the region ends here, they will come again.
@@ -489,44 +595,78 @@ void Stepper::run_loop(Loop& loop, bool many_steps) {
   }
 }
 
-double Stepper::backward(Binding& b) {
+// Gradients of one batch, added to those accumulated; false if it was refused.
+bool Stepper::compute(Binding& b) {
   if (b.has_updates()) b.set_updates({});
   begin(b);
   const int threads = threads_for(last_program_, false);
   b.grow(threads);
   threads_used = b.run(threads);
-  if (options_.accumulate > 1) accumulate(0, 1);
-  commit(b);
-  finished_batch(b, false);
+  ++seen;
+  Refused why = finite_loss(b) ? Refused::no : Refused::loss;
+  if (why == Refused::no && options_.accumulate > 1) {
+    accumulate(0, 1);
+    if (bad_gradient_.load(std::memory_order_relaxed)) why = Refused::gradient;
+  }
+  if (why == Refused::no) return true;
+  refuse(b, why);
+  return false;
+}
+
+double Stepper::backward(Binding& b) {
+  if (compute(b)) {
+    commit(b);
+    finished_batch(b, false);
+  }
   return output(b, 0);
+}
+
+bool Stepper::apply_all(double lr) {
+  prepare_numbers(lr);
+  bad_gradient_.store(false, std::memory_order_relaxed);
+  struct Call {
+    Stepper& self;
+    Barrier barrier;
+    bool applied;
+  } call{*this, {}, true};
+  const int threads = threads_for(nullptr, false);
+  run_team(
+      threads, call.barrier,
+      [](int thread, int n, void* context) {
+        Call& c = *static_cast<Call*>(context);
+        const bool applied = c.self.apply(thread, n, c.barrier, c.self.last_, c.self.chunks_, c.self.gradient_scale());
+        if (thread == 0) c.applied = applied;
+      },
+      &call);
+  return call.applied;
 }
 
 void Stepper::update(double lr) {
   bind_params();
   if (!(options_.accumulate > 1 ? summed_ > 0 : last_ != nullptr))
     throw ValueError("update was called without gradients: call backward first");
-  prepare_numbers(lr);
-  struct Call {
-    Stepper& self;
-    Barrier barrier;
-  } call{*this, {}};
-  const int threads = threads_for(nullptr, false);
-  run_team(
-      threads, call.barrier,
-      [](int thread, int n, void* context) {
-        Call& c = *static_cast<Call*>(context);
-        c.self.apply(thread, n, c.barrier, c.self.last_, c.self.chunks_, c.self.gradient_scale());
-      },
-      &call);
-  finished_update();
+  refusal_.why = Refused::no;
+  if (apply_all(lr)) return finished_update();
+  refusal_ = {Refused::gradient, NAN, last_ ? last_->state : RunState{}, std::max<int64_t>(micro, 1)};
+  zero_grad();
+}
+
+// One batch of a program whose host's ops need the calling thread between regions.
+void Stepper::step_with_host(Binding& b, double lr) {
+  const bool update = updates_now();
+  if (!compute(b)) return;
+  last_ = &b;
+  if (options_.accumulate > 1) summed_ = micro + 1;
+  if (update && !apply_all(lr)) return refuse(b, Refused::gradient);
+  commit(b);
+  finished_batch(b, update);
 }
 
 double Stepper::step(Binding& b, double lr) {
   double result[1];
   if (b.plan().has_host) {
-    const double loss = backward(b);
-    if (options_.accumulate == 1 || micro >= options_.accumulate) update(lr);
-    return loss;
+    step_with_host(b, lr);
+    return output(b, 0);
   }
   Bound& bound = bound_.back();
   update_early(bound);
@@ -542,17 +682,15 @@ int64_t Stepper::run(Binding& b, const pbp_feeder& feeder, int64_t first, int64_
   Loop loop{*this, bound, b, true, &feeder, first, rows, batches, lrs, until, results, b.plan().outputs.size(), {}};
   loop.take_inputs();
   if (b.plan().has_host) {
-    // The host's ops need the calling thread between regions: one batch at a time.
     for (int64_t i = 0; i < batches && !loop.stop; ++i) {
-      loop.open(i);
+      if (loop.shared()) loop.fill(i, 0, 1);
+      if (!loop.failed) loop.open(i);
       if (loop.failed) throw HostError();
-      const bool update_now = loop.update;
-      backward(b);
-      if (update_now) update(lrs[i]);
+      step_with_host(b, lrs[i]);
       const size_t n = b.plan().outputs.size();
       for (size_t j = 0; j < n; ++j) results[size_t(i) * n + j] = output(b, j);
       loop.done = i + 1;
-      loop.stop = now() >= until;
+      loop.stop = refusal_.why != Refused::no || now() >= until;
     }
     return loop.done;
   }
@@ -568,6 +706,11 @@ void Stepper::profile(Binding& b, const pbp_feeder& feeder, int64_t rows, const 
   Loop loop{*this, bound, b, true, &feeder, 0, rows, timeline.steps, lrs, INFINITY, nullptr, 0, {}};
   loop.take_inputs();
   update_early(bound);
+  struct Unwatched {
+    bool& watching;
+    explicit Unwatched(bool& w) : watching(w) { watching = false; }
+    ~Unwatched() { watching = true; }
+  } unwatched(watching_);
   loop.timeline = &timeline;
   b.grow(timeline.threads);
   const TickRate clock;

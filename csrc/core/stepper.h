@@ -1,6 +1,7 @@
 // Training: backward, reduce, update, over flat spans. Owns what belongs to one optimizer: gradients, states, the step
 // count and the random position; the parameters themselves belong to the model.
 #pragma once
+#include <atomic>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -23,10 +24,28 @@ struct StepperOptions {
   int threads = 0;  // > 0: a team of exactly so many, no fallback
 };
 
+// Why a batch was not applied.
+enum class Refused : uint8_t {
+  no,
+  loss,      // it is not finite: everything is as before the batch
+  gradient,  // one is not finite: likewise, and an accumulation that had begun is forgotten
+  piece,     // likewise, but found when parts had been updated: those with a finite gradient, and no others
+};
+
+struct Refusal {
+  Refused why = Refused::no;
+  double loss = 0;
+  RunState state;       // of the run, for another one with the same random numbers
+  int64_t batches = 1;  // lost: more than one if an accumulation was
+};
+
 class Stepper {
  public:
   Stepper(StepperOptions options, std::vector<ParamPtr> params, std::vector<int> groups,
           std::vector<std::map<std::string, double>> hyper);
+
+  // A batch whose loss or gradients are not finite is refused: `refusal` says why until the next batch. A loss is seen
+  // before any update. So are gradients, if nothing is updated within the backward pass.
 
   // The binding that `program` runs in here; its inputs are to be filled before `backward` or `step`. Call with the
   // lock held.
@@ -35,15 +54,16 @@ class Stepper {
   double backward(Binding& b);         // gradients of one batch; returns the loss
   void update(double lr);              // applies them
   double step(Binding& b, double lr);  // both; the update on every `accumulate`-th call
+  const Refusal& refusal() const { return refusal_; }
 
   // `batches` batches of `rows` rows from the feeder, beginning at row `first`, in one call; ends early after
-  // `seconds`. results[i * outputs + j]: j-th output of the i-th batch. Returns the batches done; throws HostError if
-  // the feeder failed.
+  // `seconds`, and after a batch that was refused. results[i * outputs + j]: j-th output of the i-th batch. Returns the
+  // batches done, a refused one included; throws HostError if the feeder failed.
   int64_t run(Binding& b, const pbp_feeder& feeder, int64_t first, int64_t rows, int64_t batches, const double* lrs,
               double seconds, double* results);
 
   // Trains on the batches 0, 1, ... of `rows` rows as `run` does, one for each of the timeline's steps, on exactly its
-  // threads. ValueError if the program has ops of the host; throws HostError if the feeder failed.
+  // threads; refuses none. ValueError if the program has ops of the host; throws HostError if the feeder failed.
   void profile(Binding& b, const pbp_feeder& feeder, int64_t rows, const double* lrs, Timeline& timeline);
 
   void set_hyper(const std::vector<std::map<std::string, double>>& hyper);
@@ -59,6 +79,7 @@ class Stepper {
 
   int64_t steps = 0;  // updates done
   int64_t micro = 0;  // batches in the accumulation that has begun
+  int64_t seen = 0;   // batches run, refused ones included
   uint64_t seed = 0;
   int threads_used = 0;
   std::mutex mutex;
@@ -97,13 +118,21 @@ class Stepper {
   void prepare_numbers(double lr);
   void run_loop(Loop& loop, bool many_steps);
   void accumulate(int thread, int threads);
-  void apply(int thread, int threads, Barrier& barrier, const Binding* b, const std::vector<Chunk>& chunks,
+  bool finite_gradients(int thread, int threads, Barrier& barrier, const Binding* b);
+  void sweep_finite(int group, double scale, double clip, char* w, const char* g, void* const* state,
+                    const Extent& extent) const;
+  bool apply(int thread, int threads, Barrier& barrier, const Binding* b, const std::vector<Chunk>& chunks,
              double scale);
+  bool apply_all(double lr);
   void commit(const Binding& b);
+  bool finite_loss(const Binding& b) const;
+  bool compute(Binding& b);
+  void step_with_host(Binding& b, double lr);
+  void refuse(const Binding& b, Refused why);
   void begin(Binding& b);
   double output(const Binding& b, size_t j) const;
   template <class M>
-  void iteration(Bound& bound, int thread, int threads, bool update, M& marks);
+  Refused iteration(Bound& bound, int thread, int threads, bool update, M& marks);
   bool updates_now() const { return micro + 1 >= options_.accumulate; }
   void finished_batch(const Binding& b, bool updated);
   void finished_update();
@@ -126,7 +155,10 @@ class Stepper {
   std::vector<std::unique_ptr<Block>> states_;  // spans
   std::vector<std::vector<std::unique_ptr<Block>>> sparse_states_;  // [state][param], null for dense ones
   std::vector<Chunk> chunks_;
-  std::vector<double> squares_;  // a fixed piece of the gradient span each
+  std::vector<double> squares_;                    // a fixed piece of the gradient span each
+  mutable std::atomic<bool> bad_gradient_{false};  // some thread has met one that is not finite, in this batch
+  bool watching_ = true;
+  Refusal refusal_;
   uint64_t epoch_ = 0;
   std::shared_ptr<Block> arena_;
   std::vector<Bound> bound_;               // most recently used last

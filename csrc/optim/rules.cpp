@@ -25,7 +25,9 @@ constexpr RuleEntry kRules[] = {
 }  // namespace
 
 extern const RuleTable PBP_JOIN(rules_, table, PBP_ISA);
-const RuleTable PBP_JOIN(rules_, table, PBP_ISA) = {
-    kRules, int(sizeof(kRules) / sizeof(kRules[0])), {square_sum<float>, square_sum<double>}};
+const RuleTable PBP_JOIN(rules_, table, PBP_ISA) = {kRules,
+                                                    int(sizeof(kRules) / sizeof(kRules[0])),
+                                                    {square_sum<float>, square_sum<double>},
+                                                    {finite<float>, finite<double>}};
 
 }  // namespace pbp

@@ -11,7 +11,7 @@
 namespace pbp {
 namespace {
 
-// g * scale, then clamped to [-clip, clip]. NaN stays NaN: it must reach the weights, where it is seen.
+// g * scale, then clamped to [-clip, clip]. NaN stays NaN.
 template <class T, bool kClip>
 PBP_INLINE Vec<T> scaled_gradient(Vec<T> g, Vec<T> scale, Vec<T> clip) {
   g = g * scale;
@@ -94,6 +94,23 @@ PBP_INLINE void sweep(const RuleNumbers& numbers, double scale, double clip, voi
 template <class T>
 double square_sum(const void* span, int64_t n) {
   return wide_sum<WideSquares>(static_cast<const T*>(span), n);
+}
+
+// 0 * x is 0 for a finite x and NaN for all others, and a sum with one NaN is NaN.
+template <class T>
+bool finite(const void* span, int64_t n) {
+  constexpr int kChains = 4;
+  const T* x = static_cast<const T*>(span);
+  const Vec<T> zero = T(0);
+  Vec<T> acc[kChains] = {T(0), T(0), T(0), T(0)};
+  int64_t i = 0;
+  for (; i + kChains * kLanes <= n; i += kChains * kLanes) {
+#pragma GCC unroll 4
+    for (int c = 0; c < kChains; ++c) acc[c] = fma(Vec<T>::load(x + i + c * kLanes), zero, acc[c]);
+  }
+  for (; i + kLanes <= n; i += kLanes) acc[0] = fma(Vec<T>::load(x + i), zero, acc[0]);
+  if (const int64_t rest = n - i) acc[1] = fma(Vec<T>::load(x + i, rest), zero, acc[1]);
+  return sum((acc[0] + acc[1]) + (acc[2] + acc[3])) == T(0);
 }
 
 }  // namespace

@@ -72,8 +72,12 @@ def check_lengths(arrays: list[np.ndarray], names: list[str]) -> int:
     return rows
 
 
+class NonFiniteData(ValueError):
+    """Data holds NaN or infinity, or what is infinite in the dtype of the computation."""
+
+
 def check_finite(array: np.ndarray, name: str, dtype: str = "float64") -> None:
-    """Raises ValueError naming the first row (and column) that holds NaN, infinity, or what is infinite in ``dtype``.
+    """Raises NonFiniteData naming the first row (and column) with NaN, infinity, or what is infinite in ``dtype``.
 
     Memory maps are not read through: they may be larger than memory.
     """
@@ -88,9 +92,11 @@ def check_finite(array: np.ndarray, name: str, dtype: str = "float64") -> None:
         at = np.unravel_index(int(np.argmin(finite)), finite.shape)
         what = "NaN" if np.isnan(block[at]) else "infinity" if np.isinf(block[at]) else f"{block[at]:g}"
         if np.isfinite(block[at]):
-            raise ValueError(f"{name} holds {what} in row {first + at[0]}, more than {dtype} can hold; scale it first")
+            raise NonFiniteData(
+                f"{name} holds {what} in row {first + at[0]}, more than {dtype} can hold; scale it first"
+            )
         column = f", column {at[1] if len(at) == 2 else at[1:]}" if len(at) > 1 else ""
-        raise ValueError(f"{name} holds {what} in row {first + at[0]}{column}; remove or fill such values first")
+        raise NonFiniteData(f"{name} holds {what} in row {first + at[0]}{column}; remove or fill such values first")
 
 
 def check_range(array: np.ndarray, name: str, low: int, high: int, exempt: int | None, what: str, where: str) -> None:

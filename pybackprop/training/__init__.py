@@ -12,6 +12,7 @@ from .callbacks import (
 from .gradients import GradCheck, Inspection, gradcheck, inspect, value_and_grad
 from .history import History
 from .metrics import Metric
+from .nonfinite import NonFiniteError
 from .profile import Profile
 from .step import TrainStep
 from .trainer import Trainer
@@ -27,6 +28,7 @@ __all__ = [
     "LearningRateScheduler",
     "Metric",
     "ModelCheckpoint",
+    "NonFiniteError",
     "Profile",
     "TerminateOnNaN",
     "TrainStep",

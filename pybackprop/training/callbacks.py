@@ -13,6 +13,7 @@ import numpy as np
 from ..optim import Schedule
 
 if TYPE_CHECKING:
+    from .nonfinite import NonFiniteError
     from .trainer import Trainer
 
 Logs = Mapping[str, float]
@@ -24,6 +25,10 @@ class Callback:
     ``logs`` are metrics: of the epoch, validation included, at its end; means over the epoch so far within it.
     Overriding a batch hook makes the run come back to Python after every batch; ``on_train_chunk_end`` is called about
     every 50 ms instead, with the number of batches done. To end the run, set ``self.trainer.stop_training = True``.
+
+    Hooks may call ``evaluate``, ``predict`` and ``save_checkpoint`` of the trainer, and ``step``, which is one more
+    training step and counts in schedules; ``fit`` and ``load_checkpoint`` are errors there. An exception ends the run
+    with the weights of the last finished update.
 
     Attributes:
         trainer: the Trainer, from ``on_train_begin`` on. ``self.model`` is its model.
@@ -59,6 +64,12 @@ class Callback:
 
     def on_train_chunk_end(self, batches: int, logs: Logs | None = None) -> None:
         """About every 50 ms within an epoch, after ``batches`` of its batches."""
+
+    def on_train_nonfinite(self, error: NonFiniteError) -> None:
+        """After a batch that was not applied, before ``fit`` does what ``on_nonfinite`` says.
+
+        With ``self.trainer.stop_training = True`` it ends the run instead.
+        """
 
     def state_dict(self) -> dict[str, Any]:
         """What an exact resume needs: JSON values, and arrays, in dicts and lists."""
@@ -296,8 +307,20 @@ class LambdaCallback(Callback):
 
 
 class TerminateOnNaN(Callback):
-    """Stops the run when the loss is NaN or infinite, within about 50 ms."""
+    """Ends the run quietly where ``fit`` would raise :class:`NonFiniteError`: at a batch whose loss is not finite.
 
-    def on_train_chunk_end(self, batches: int, logs: Logs | None = None) -> None:
-        if not math.isfinite((logs or {}).get("loss", 0.0)):
-            self.trainer.stop_training = True
+    That batch is not applied, and not in the history.
+
+    Attributes:
+        error: the NonFiniteError that says why, None if there was none.
+    """
+
+    def __init__(self) -> None:
+        self.error: NonFiniteError | None = None
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        self.error = None
+
+    def on_train_nonfinite(self, error: NonFiniteError) -> None:
+        self.error = error
+        self.trainer.stop_training = True

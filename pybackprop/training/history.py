@@ -15,6 +15,8 @@ class History:
         params: what ``fit`` was called with: ``epochs``, ``batch_size``, ``rows``, ``batches`` (a epoch), ``metrics``.
         stopped: why the run ended before its last epoch: ``"interrupted"`` (Ctrl-C), ``"time_limit"``, ``"callback"``;
             None if it did not.
+        skipped: batches that were left out because their loss or gradient was not finite.
+        restored: times the run went back to the end of an epoch for the same reason.
     """
 
     def __init__(self) -> None:
@@ -22,6 +24,8 @@ class History:
         self.epoch: list[int] = []
         self.params: dict[str, Any] = {}
         self.stopped: str | None = None
+        self.skipped = 0
+        self.restored = 0
 
     def record(self, epoch: int, logs: dict[str, float]) -> None:
         """Add an epoch. A metric that other epochs have and this one has not is NaN."""

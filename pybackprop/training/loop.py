@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .. import _core
 from ..data import PREFETCH_BYTES, ArrayFeeder, PrefetchFeeder
+from .nonfinite import NonFiniteError, explain
 
 if TYPE_CHECKING:
     from .fitdata import Data
@@ -40,7 +42,8 @@ class Batches:
         keep: np.ndarray | None,
         compile: Callable[[int], Compiled],
     ) -> None:
-        self._keep = keep
+        self._data, self._kinds, self._keep = data, kinds, keep
+        self.names = data.names
         self.rows = data.rows if keep is None else len(keep)
         self.batch_rows = batch_rows
         self.full, self.tail = divmod(self.rows, batch_rows)
@@ -64,23 +67,101 @@ class Batches:
         """The program of the batch at this position; made again if a callback changed the model."""
         return self._compile(self.batch_rows if position < self.full else self.tail)
 
+    def take(self, position: int) -> tuple[list[np.ndarray], tuple[Any, ...]]:
+        """The arrays of the batch at this position as a run sees them, and their Specs."""
+        rows = self.batch_rows if position < self.full else self.tail
+        return self._inner.take(position * self.batch_rows, rows), self._data.specs(rows, self._kinds)
+
     def close(self) -> None:
         """Ends the thread that reads ahead, if there is one."""
         if self.feeder is not self._inner:
             self.feeder.close()
 
 
-class EpochRun:
-    """One epoch in progress.
+class Position:
+    """Where an epoch in progress is; the common half of ``EpochRun`` and ``StreamEpoch``.
+
+    A batch that the stepper refuses is not among those done: the epoch stands before it until it is told to skip it.
 
     Attributes:
-        position: batches done.
+        position: batches done. Those skipped are among them, and their loss is NaN.
+        settled: of these, the batches that no begun accumulation holds.
+        refusal: what the stepper said of the batch at ``position``, if it was refused.
         extras: names of the outputs after the loss.
     """
 
+    position: int
+    settled: int
+    refusal: tuple[str, float, int, int, int, int] | None = None
+    extras: tuple[str, ...]
+
+    def __init__(self, step: TrainStep, position: int) -> None:
+        self._step = step
+        self.position = self.settled = self._after = position
+
+    @property
+    def results(self) -> np.ndarray:
+        """(batches, outputs): loss and extras of the batches done."""
+        raise NotImplementedError
+
+    @property
+    def rows(self) -> np.ndarray:
+        """Rows of the batches done."""
+        raise NotImplementedError
+
+    def applied(self) -> tuple[np.ndarray, np.ndarray]:
+        """``results`` and ``rows`` without the batches that were skipped."""
+        results, rows = self.results, self.rows
+        kept = np.isfinite(results[:, 0])
+        return (results, rows) if kept.all() else (results[kept], rows[kept])
+
+    def skip(self) -> None:
+        """Leave out what was refused."""
+        self.refusal = None
+        self._leave_out(self._after)
+        self.position = self._after
+        if not self._step.stepper.micro:
+            self.settled = self.position
+        self._settle_at_end()
+
+    def explain(self, epoch: int) -> NonFiniteError:
+        """Why the batch was refused."""
+        raise NotImplementedError
+
+    def _leave_out(self, end: int) -> None:
+        raise NotImplementedError
+
+    def _at_end(self) -> bool:
+        raise NotImplementedError
+
+    def _note(self, done: int, refusal: tuple[str, float, int, int, int, int] | None) -> None:
+        """After ``done`` more batches, the last of which may have been refused."""
+        self.position += done
+        pending = self._step.stepper.micro + (refusal[2] if refusal is not None else 0)
+        if pending <= done:  # else they began before this call
+            self.settled = self.position - pending
+        if refusal is not None:
+            self.refusal, self._after = refusal, self.position
+            self.position = self.position - 1 if refusal[0] == "loss" else self.settled
+
+    def _settle_at_end(self) -> None:
+        """The update of a last accumulation that has not become full."""
+        if self.refusal is not None or not self._at_end() or not self._step.stepper.micro:
+            return
+        try:
+            self._step.settle()
+        except _core.Refused as error:
+            self._note(0, error.args[1])
+        else:
+            self.settled = self.position
+
+
+class EpochRun(Position):
+    """One epoch in progress."""
+
     def __init__(self, step: TrainStep, batches: Batches, position: int, results: np.ndarray | None) -> None:
-        self._step, self._batches = step, batches
-        self.position = position
+        super().__init__(step, position)
+        self._batches = batches
         self.extras = batches.compiled(0).extras
         self._results = np.zeros((batches.count, 1 + len(self.extras)))
         if results is not None:
@@ -93,31 +174,43 @@ class EpochRun:
 
     @property
     def results(self) -> np.ndarray:
-        """(batches, outputs): loss and extras of the batches done."""
         return self._results[: self.position]
 
     @property
     def rows(self) -> np.ndarray:
-        """Rows of the batches done."""
         return self._batches.sizes[: self.position]
 
     def advance(self, most: int | None, seconds: float) -> None:
-        """Run up to ``most`` batches for about ``seconds``, then on to the end of an accumulation that has begun."""
+        """Run up to ``most`` batches for about ``seconds``, then on to the end of an accumulation that has begun.
+
+        Ends at a batch that is refused.
+        """
         compiled = self._batches.compiled(self.position)
         stepper = self._step.stepper
         end = self._batches.full if self.position < self._batches.full else self._batches.count
         count = min(end - self.position, most or _MOST)
         self._call(compiled, count, seconds)
-        if most is None and self.position < end and stepper.micro:
+        if most is None and self.position < end and stepper.micro and self.refusal is None:
             self._call(compiled, min(self._step.accumulate - stepper.micro, end - self.position), 1e9)
-        if self.position == self._batches.count and stepper.micro:
-            self._step.update()
+        self._settle_at_end()
+
+    def explain(self, epoch: int) -> NonFiniteError:
+        assert self.refusal is not None
+        batch = self._after - 1
+        inputs, specs = self._batches.take(batch)
+        return explain(self._step, self.refusal, None, inputs, specs, self._batches.names, epoch, batch)
+
+    def _leave_out(self, end: int) -> None:
+        self._results[self.position : end] = np.nan
+
+    def _at_end(self) -> bool:
+        return self.finished
 
     def _call(self, compiled: Compiled, count: int, seconds: float) -> None:
         stepper, accumulate = self._step.stepper, self._step.accumulate
         rates = self._step.rates.batches(stepper.steps, stepper.micro, count, accumulate)
         full = self.position < self._batches.full
-        before = stepper.steps * accumulate + stepper.micro
+        before = stepper.seen
         try:
             stepper.run(
                 compiled.program,
@@ -130,5 +223,6 @@ class EpochRun:
                 self._results[self.position : self.position + count],
             )
         finally:  # also where a KeyboardInterrupt comes back from the call, its batches are done
-            self.position += stepper.steps * accumulate + stepper.micro - before
+            done = stepper.seen - before
+            self._note(done, stepper.refusal if done else None)
             self._step.ran(compiled)

@@ -16,6 +16,9 @@ class Rates:
     """Reads ``optimizer.lr``: a number anew at every update, a schedule as a table of the next updates.
 
     A schedule that keeps state (ReduceLROnPlateau) may change at any time, so it is asked at every update.
+
+    Attributes:
+        factor: what a schedule's numbers are multiplied by; see :meth:`halve`.
     """
 
     def __init__(self, optimizer: Optimizer) -> None:
@@ -23,6 +26,7 @@ class Rates:
         self._table: np.ndarray | None = None
         self._first = 0
         self._version = -1
+        self.factor = 1.0
 
     def at(self, step: int) -> float:
         """The learning rate of update ``step``, counted from 0."""
@@ -30,12 +34,20 @@ class Rates:
         if isinstance(lr, float):
             return lr
         if lr.state_dict():
-            return lr(step)
+            return lr(step) * self.factor
         offset = step - self._first
         if self._table is None or self._version != self._optimizer.version or not 0 <= offset < _AHEAD:
             self._table, self._first, self._version = lr.values(step, _AHEAD), step, self._optimizer.version
             offset = 0
-        return float(self._table[offset])
+        return float(self._table[offset]) * self.factor
+
+    def halve(self, times: int) -> None:
+        """Halve the learning rate so many times: a number in the optimizer itself, a schedule by ``factor``."""
+        by = 0.5**times
+        if isinstance(self._optimizer.lr, float):
+            self._optimizer.lr *= by
+        else:
+            self.factor *= by
 
     def forget(self) -> None:
         """Ask the schedule again: the length of the run has become known, or its state was replaced."""
@@ -52,4 +64,5 @@ class Rates:
         """
         update = (micro + np.arange(count)) // accumulate
         schedule = self._optimizer.schedule
-        return np.ascontiguousarray(schedule.values(step, int(update[-1]) + 1 if count else 0)[update])
+        rates = schedule.values(step, int(update[-1]) + 1 if count else 0)[update]
+        return np.ascontiguousarray(rates if isinstance(self._optimizer.lr, float) else rates * self.factor)

@@ -12,6 +12,7 @@ from .._cache import LRU
 from .._precision import check_precision
 from ..nn.module import Module
 from ..optim import Optimizer
+from .nonfinite import explain
 from .objective import argument_specs, model_dtype, trace_objective
 from .rates import Rates
 
@@ -48,6 +49,10 @@ class TrainStep:
         clip_norm: scale gradients down to this global 2-norm. Default None: off.
         clip_value: then clamp each gradient to ``[-clip_value, clip_value]``. Default None: off.
         seed: seed of dropout. Default 0.
+        on_nonfinite: what follows when the loss or a gradient is NaN or infinite. Such a batch is not applied:
+            parameters, running statistics, optimizer state and step count stay as they were (for a gradient see
+            ``NonFiniteError.applied_in_part``). ``"raise"`` raises :class:`NonFiniteError`; ``"skip"`` counts it in
+            ``step.skipped`` and gives back its loss. Default ``"raise"``.
         precision: ``"bf16"`` multiplies matrices in bfloat16, with float32 sums: faster where layers are wide, see
             "half-width products" in the README. All else, parameters included, stays float32. Default ``"float32"``:
             the model's own dtype.
@@ -80,6 +85,7 @@ class TrainStep:
         clip_norm: float | None = None,
         clip_value: float | None = None,
         seed: int = 0,
+        on_nonfinite: str = "raise",
         precision: str = "float32",
         threads: int | None = None,
         isa: str | None = None,
@@ -101,11 +107,15 @@ class TrainStep:
         for name, value in (("clip_norm", clip_norm), ("clip_value", clip_value)):
             if value is not None and not value > 0:
                 raise ValueError(f"{name} must be above 0 or None, got {value}")
+        if on_nonfinite not in ("raise", "skip"):
+            raise ValueError(f"on_nonfinite must be 'raise' or 'skip', got {on_nonfinite!r}")
         self.objective, self.model, self.optimizer = objective, model, optimizer
+        self.on_nonfinite = on_nonfinite
+        self.skipped = 0  # batches not applied, with on_nonfinite="skip"
         self.accumulate = int(accumulate)
         self._clip_norm, self._clip_value = clip_norm, clip_value
-        self._threads, self._isa = threads, isa
-        self._precision = check_precision(precision, model_dtype(model), isa)
+        self.threads, self.isa = threads, isa
+        self.precision = check_precision(precision, model_dtype(model), isa)
         self._seed = int(seed)
         self.argument_specs = argument_specs  # how arrays become specs; a Trainer knows more about its arrays
         self.rates = Rates(optimizer)
@@ -119,6 +129,8 @@ class TrainStep:
         self._groups: tuple[list[int], list[dict[str, float]]] = ([], [])
         self._stepper: Any = None  # a _core.Stepper once there is something to train
         self._last: Compiled | None = None
+        self._given: tuple[Any, ...] | None = None  # to `backward`, until `update`
+        self._seen_before = 0  # by steppers that this one has replaced
 
     def __call__(self, *arrays: Any) -> float:
         """One step on one batch; returns the loss before the update.
@@ -128,6 +140,7 @@ class TrainStep:
 
         Raises:
             ValueError, TypeError: the arrays do not fit the model; nothing has changed then.
+            NonFiniteError: the loss or a gradient is not finite; the batch was not applied.
         """
         stepper = self._stepper
         optimizer = self.optimizer
@@ -147,19 +160,26 @@ class TrainStep:
                 if stepper is not None and stepper.failed:
                     raise  # while running
                 # Arrays of other shapes or kinds: the way below finds their program, or says what is wrong.
-        compiled, inputs = self._lookup(arrays)
-        stepper = self._stepper
-        loss = stepper.step(compiled.program, inputs, self.rates.at(stepper.steps))
-        self._last = compiled
-        if inputs is arrays:
-            self._usual, self._usual_shape = compiled, arrays[0].shape
-        return loss
+            except _core.Refused as error:
+                return self._refused(arrays, error)
+        try:
+            return self.once(arrays)
+        except _core.Refused as error:
+            return self._refused(arrays, error)
 
     def backward(self, *arrays: Any) -> float:
-        """Loss and gradients of one batch; with ``accumulate`` they add to those since the last update."""
+        """Loss and gradients of one batch; with ``accumulate`` they add to those since the last update.
+
+        Raises:
+            NonFiniteError: the loss is not finite, or, with ``accumulate``, a gradient. There are no gradients then of
+                this batch, and of none of those accumulated if it was a gradient.
+        """
         compiled, inputs = self._lookup(arrays)
-        loss = self._stepper.backward(compiled.program, inputs)
-        self._last = compiled
+        try:
+            loss = self._stepper.backward(compiled.program, inputs)
+        except _core.Refused as error:
+            return self._refused(arrays, error)
+        self._last, self._given = compiled, arrays
         return loss
 
     def grads(self) -> dict[str, Any]:
@@ -177,12 +197,16 @@ class TrainStep:
 
         Raises:
             ValueError: there are none.
+            NonFiniteError: they are not finite; nothing has changed but that they are gone.
         """
-        stepper = self._needed()
+        self._needed()
         if self._last is None:
             raise ValueError("update() needs gradients; call backward(...) first")
-        self._read_optimizer()
-        self._stepper.update(self.rates.at(stepper.steps))
+        given, self._given = self._given, None
+        try:
+            self.settle()
+        except _core.Refused as error:
+            self._refused(given, error)
 
     @property
     def extras(self) -> dict[str, float]:
@@ -199,7 +223,7 @@ class TrainStep:
     def state_dict(self) -> dict[str, Any]:
         """Optimizer state for an exact resume.
 
-        ``{"rule", "steps", "seed", "lr", "state": {"exp_avg": {"0.weight": array, …}, …}}``.
+        ``{"rule", "steps", "seed", "lr", "lr_factor", "state": {"exp_avg": {"0.weight": array, …}, …}}``.
 
         The model's parameters are not in it.
 
@@ -216,6 +240,7 @@ class TrainStep:
             "steps": self.steps,
             "seed": self._seed,
             "lr": self.optimizer.lr if isinstance(self.optimizer.lr, float) else self.optimizer.lr.state_dict(),
+            "lr_factor": self.rates.factor,
             "state": {key: dict(zip(self._params, arrays, strict=True)) for key, arrays in states.items()},
         }
 
@@ -247,27 +272,41 @@ class TrainStep:
                         f"the state holds {key} of {name!r} with shape {tuple(np.shape(arrays[name]))}, "
                         f"but the parameter has shape {tuple(own[name].shape)}"
                     )
-        if names or self._stepper is None:
-            order = [name for name in own if name in set(names)]
-            stepper = self._new_stepper({name: own[name]._param for name in order})
-            if names:
-                dtype = model_dtype(self.model)
-                stepper.load_state(
-                    {
-                        key: [np.ascontiguousarray(arrays[n], dtype) for n in order]
-                        for key, arrays in state["state"].items()
-                    }
-                )
-            self._adopt(stepper, {name: own[name]._param for name in order})
+        order = (
+            [name for name in own if name in set(names)] if names else [name for name in self._params if name in own]
+        )
+        stepper = self._new_stepper({name: own[name]._param for name in order})
+        if names:
+            dtype = model_dtype(self.model)
+            stepper.load_state(
+                {key: [np.ascontiguousarray(arrays[n], dtype) for n in order] for key, arrays in state["state"].items()}
+            )
+        self._adopt(stepper, {name: own[name]._param for name in order})
         self._seed = int(state["seed"])
         self._stepper.seed, self._stepper.steps, self._stepper.micro = self._seed, int(state["steps"]), 0
         if isinstance(self.optimizer.lr, float):
             self.optimizer.lr = float(state["lr"])
         else:
             self.optimizer.lr.load_state_dict(state["lr"])
+        self.rates.factor = float(state.get("lr_factor", 1.0))  # older files lack it
         self.rates.forget()
 
     # What Trainer needs besides.
+
+    def once(self, arrays: tuple[Any, ...]) -> float:
+        """A call whose batch may be refused: ``_core.Refused`` then."""
+        compiled, inputs = self._lookup(arrays)
+        stepper = self._stepper
+        loss = stepper.step(compiled.program, inputs, self.rates.at(stepper.steps))
+        self._last = compiled
+        if inputs is arrays:
+            self._usual, self._usual_shape = compiled, arrays[0].shape
+        return loss
+
+    def settle(self) -> None:
+        """An update whose gradients may be refused, likewise."""
+        self._read_optimizer()
+        self._stepper.update(self.rates.at(self._stepper.steps))
 
     def compile(self, specs: tuple[Any, ...]) -> Compiled:
         """The training program for arguments of these (nested) Specs, traced again only if the model changes."""
@@ -287,6 +326,16 @@ class TrainStep:
         return self._needed()
 
     @property
+    def seen(self) -> int:
+        """Batches run, refused ones included."""
+        return self._seen_before + (self._stepper.seen if self._stepper is not None else 0)
+
+    @property
+    def extra_names(self) -> tuple[str, ...]:
+        """Names of :attr:`extras`."""
+        return self._last.extras if self._last is not None else ()
+
+    @property
     def trained(self) -> list[_core.Param]:
         """The core's parameters that are updated."""
         return list(self._params.values())
@@ -301,8 +350,9 @@ class TrainStep:
             clip_norm=self._clip_norm,
             clip_value=self._clip_value,
             seed=self._seed,
-            threads=self._threads,
-            isa=self._isa,
+            precision=self.precision,
+            threads=self.threads,
+            isa=self.isa,
         )
 
     def ran(self, compiled: Compiled) -> None:
@@ -310,6 +360,15 @@ class TrainStep:
         self._last = compiled
 
     # Internal.
+
+    def _refused(self, arrays: tuple[Any, ...] | None, error: _core.Refused) -> float:
+        """The loss of a batch that is skipped, or an error."""
+        refusal = error.args[1]
+        self._last = None
+        if self.on_nonfinite == "raise":
+            raise explain(self, refusal, arrays) from None
+        self.skipped += refusal[2]
+        return float(refusal[1])
 
     def _lookup(self, arrays: tuple[Any, ...]) -> tuple[Compiled, tuple[Any, ...]]:
         """The program for these arguments, and the arrays to give it, which it checks and casts."""
@@ -363,7 +422,7 @@ class TrainStep:
     def _build(self, specs: Any) -> Compiled:
         dtype = model_dtype(self.model)
         objective = trace_objective(
-            self.objective, self.model, specs, dtype=dtype, training=True, precision=self._precision, isa=self._isa
+            self.objective, self.model, specs, dtype=dtype, training=True, precision=self.precision, isa=self.isa
         )
         traced = objective.traced
         own = {name: p for name, p in self.model.named_parameters() if p.trainable}
@@ -378,7 +437,7 @@ class TrainStep:
         if not wanted:
             raise ValueError("there is nothing to train: the objective uses no parameter that is not frozen")
         wrt = [traced.graph.param(param, name, True) for name, param in wanted.items()]
-        program = _core.Program(traced.graph, objective.outputs, loss=objective.loss, wrt=wrt, threads=self._threads)
+        program = _core.Program(traced.graph, objective.outputs, loss=objective.loss, wrt=wrt, threads=self.threads)
         if self._stepper is None or list(wanted.items()) != list(self._params.items()):
             self._forget_programs()  # their gradients are those of other parameters
             self._rebuild(wanted)
@@ -395,8 +454,8 @@ class TrainStep:
             clip_norm=self._clip_norm,
             clip_value=self._clip_value,
             accumulate=self.accumulate,
-            isa=self._isa,
-            threads=self._threads,
+            isa=self.isa,
+            threads=self.threads,
         )
         stepper.seed = self._seed
         return stepper
@@ -418,6 +477,7 @@ class TrainStep:
         self._adopt(stepper, params)
 
     def _adopt(self, stepper: _core.Stepper, params: dict[str, Any]) -> None:
+        self._seen_before = self.seen
         self._stepper, self._params, self._last = stepper, dict(params), None
         groups, hyper, _ = self._resolve(params)
         self._groups = (groups, hyper)

@@ -19,6 +19,7 @@ from .callbacks import Callback
 from .evaluate import BATCH_ROWS, Evaluator, call_model
 from .fitdata import Data, resolve_kinds
 from .history import History
+from .interrupt import Interruptible
 from .loop import Batches, EpochRun, epoch_order
 from .metrics import as_metrics, weighted_mean
 from .objective import model_dtype
@@ -153,6 +154,7 @@ class Trainer:
         shuffle: bool = True,
         verbose: int = 1,
         time_limit: float | None = None,
+        on_nonfinite: str = "raise",
     ) -> History:
         """Train for ``epochs`` passes over the data.
 
@@ -178,6 +180,15 @@ class Trainer:
             verbose: 0 shows nothing, 1 a progress bar with the time left. Default 1.
             time_limit: seconds after which training ends at the next batch, validation included as far as it can be
                 foreseen.
+            on_nonfinite: what follows when the loss or a gradient of a batch is NaN or infinite. Such a batch is not
+                applied: weights, running statistics, optimizer state and step count stay as before it (for a gradient
+                see ``NonFiniteError.applied_in_part``). ``"raise"`` raises :class:`NonFiniteError`. ``"skip"`` goes on
+                without the batch (of an iterable, also without one that holds NaN or infinity), warns once, counts it
+                in ``history.skipped``, and raises only if the weights themselves are no longer finite. ``"restore"``
+                goes back to the weights, optimizer state and step of the last epoch's end, halves the learning rate for
+                good (once more each time, until an epoch is finished), begins that epoch again without calling
+                ``on_epoch_begin``, warns, counts it in ``history.restored``, and raises if five times in a row have not
+                been enough. Validation losses may be NaN. Default ``"raise"``.
 
         Returns:
             The :class:`History`. Ctrl-C ends the run at a batch boundary with a warning, keeps the weights, and returns
@@ -187,13 +198,17 @@ class Trainer:
             ValueError: lengths differ, no rows, NaN or infinity, labels out of range, shapes that do not fit the model,
                 a bad option; or other data, batch size or model than those of the loaded run.
             TypeError: data that is no numbers, float labels for a loss of class labels.
-            In both cases nothing has changed; the batches of an iterable are checked one by one as they come.
+            NonFiniteError: see ``on_nonfinite``. The trainer can go on from the weights it has.
+            In the first two cases nothing has changed; the batches of an iterable are checked one by one as they come.
         """
         began = time.monotonic()
+        self._refuse_within_fit("fit")
         epochs = _count("epochs", epochs, 0)
         batch_size = _count("batch_size", batch_size, 1)
         if time_limit is not None and not time_limit >= 0:
             raise ValueError(f"time_limit must be at least 0 seconds, got {time_limit}")
+        if on_nonfinite not in ("raise", "skip", "restore"):
+            raise ValueError(f"on_nonfinite must be 'raise', 'skip' or 'restore', got {on_nonfinite!r}")
         active = self.callbacks + _checked_callbacks(callbacks)
 
         if is_stream(X):
@@ -208,12 +223,21 @@ class Trainer:
             validate = self._validation(validation_data, None, None)
             self._check_resumed(described)
             plan = self._plan(epochs, length, time_limit, began, verbose)
-            if iter(X) is X and plan.target - self.epoch > 1:
+            if iter(X) is X and plan.target - (self.epoch if self._resumed else plan.start) > 1:
                 raise ValueError(
                     "an iterator gives one pass; for several epochs give an object that can be iterated again"
                 )
+            if iter(X) is X and on_nonfinite == "restore":
+                raise ValueError(
+                    "on_nonfinite='restore' begins an epoch again, but an iterator gives one pass: "
+                    "give an object that can be iterated again, or on_nonfinite='skip'"
+                )
             plan.epoch = lambda _, cut: StreamEpoch(
-                self._step, X, cut.position if cut else 0, (cut.results, cut.rows) if cut else None
+                self._step,
+                X,
+                cut.position if cut else 0,
+                (cut.results, cut.rows) if cut else None,
+                on_nonfinite == "skip",
             )
             metrics = ["loss", *(m.name for m in self.metrics)] if self.objective is None else []
         else:
@@ -262,16 +286,23 @@ class Trainer:
 
         params = {"epochs": epochs, "batch_size": batch_size, "batches": plan.batches, "metrics": metrics}
         params["rows"] = None if is_stream(X) else data.rows
-        self._begin_run(plan, described, active, params)
-        self._run = Run(self, plan, active)
-        try:
-            self._run.execute()
-        finally:
-            self._run = None
+        plan.on_nonfinite = on_nonfinite
+        with Interruptible() as interrupt:
+            try:
+                self._begin_run(plan, described, active, params)
+                self._run = run = Run(self, plan, active, interrupt)
+                run.execute()
+            finally:
+                self._run = None
+        run.report()
         return self.history
 
     def step(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
-        """One training step on one batch, as :class:`TrainStep`; returns the loss before the update."""
+        """One training step on one batch, as :class:`TrainStep`; returns the loss before the update.
+
+        Raises:
+            NonFiniteError: the loss or a gradient is not finite; the batch was not applied.
+        """
         if sample_weight is not None:
             return self._step(X, y, sample_weight)
         return self._step(X) if y is None else self._step(X, y)
@@ -375,6 +406,7 @@ class Trainer:
             ValueError: no checkpoint, or one of another model or optimizer; nothing has changed then.
             OSError: the file cannot be read.
         """
+        self._refuse_within_fit("load_checkpoint")
         checkpoint.load(self, path)
 
     # For Run and checkpoint.
@@ -383,6 +415,22 @@ class Trainer:
     def accumulating(self) -> bool:
         """Whether gradients have been computed that no update has taken in yet."""
         return self._step.stepper.micro > 0
+
+    def forget_accumulation(self) -> None:
+        """Drops gradients that no update has taken in."""
+        if self._step.seen:
+            self._step.stepper.zero_grad()
+
+    def weights_and_optimizer(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What :meth:`go_back` needs."""
+        return self.model.state_dict(), self._step.state_dict()
+
+    def go_back(self, weights: dict[str, Any], optimizer: dict[str, Any], halve: int) -> None:
+        """To these weights and this optimizer state, with the learning rate halved ``halve`` times."""
+        self.forget_accumulation()
+        self._step.load_state_dict(optimizer)
+        self._step.rates.halve(halve)
+        self.model.load_state_dict(weights)
 
     def logs(self, extras: tuple[str, ...], results: np.ndarray, rows: np.ndarray) -> dict[str, float]:
         """Loss and metrics of some batches, from their outputs (batches, 1 + extras) and rows."""
@@ -408,7 +456,13 @@ class Trainer:
             "cut": None if cut is None else {"position": cut.position, "results": cut.results, "rows": cut.rows},
             "seed": self.seed,
             "run": self._described,
-            "history": {"history": self.history.history, "epoch": self.history.epoch, "params": self.history.params},
+            "history": {
+                "history": self.history.history,
+                "epoch": self.history.epoch,
+                "params": self.history.params,
+                "skipped": self.history.skipped,
+                "restored": self.history.restored,
+            },
             "callbacks": [[type(c).__name__, state] for c in self._active if (state := c.state_dict())],
         }
 
@@ -423,6 +477,8 @@ class Trainer:
         self.history = History()
         self.history.history, self.history.epoch = state["history"]["history"], state["history"]["epoch"]
         self.history.params = state["history"]["params"]
+        self.history.skipped = state["history"].get("skipped", 0)  # older files lack it
+        self.history.restored = state["history"].get("restored", 0)
         self._callback_states = [(name, value) for name, value in state["callbacks"]]
         self._resumed = bool(self._described)  # a trainer that never ran fit has no run to go on with
         self._restore(self.callbacks)
@@ -495,7 +551,16 @@ class Trainer:
     def _plan(self, epochs: int, batches: int | None, time_limit: float | None, began: float, verbose: int) -> Plan:
         # An epoch that was cut short is over for a new run.
         start = self._described["start"] if self._resumed else self.epoch + (self.cut is not None)
-        return Plan(start, start + epochs, batches, _no_epoch, None, lambda: None, time_limit, began, bool(verbose))
+        return Plan(
+            start, start + epochs, batches, _no_epoch, None, lambda: None, "raise", time_limit, began, bool(verbose)
+        )
+
+    def _refuse_within_fit(self, what: str) -> None:
+        if self._run is not None:
+            raise ValueError(
+                f"{what} was called while fit of the same Trainer is running: wait for its end, or end it with "
+                "trainer.stop_training = True"
+            )
 
     def _options(self) -> dict[str, Any]:
         """What else a run has to go on with, as a checkpoint knows it."""
