@@ -114,6 +114,7 @@ class Program:
         wrt: Sequence[int] = (),
         keep: Sequence[int] = (),
         threads: int | None = None,
+        guarded: bool = False,
     ) -> None: ...
     @property
     def arena_bytes(self) -> int: ...

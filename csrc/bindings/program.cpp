@@ -82,6 +82,7 @@ py::tuple run(Program& program, const py::tuple& inputs, uint64_t seed, uint64_t
   Binding& b = *lease.binding;
   const int threads = program.threads_for(false);
   b.rebind(threads);
+  b.poison();
   fill_inputs(program, b, inputs);
   b.state = RunState{seed, step, row0};
   int took_part = 1;
@@ -92,6 +93,7 @@ py::tuple run(Program& program, const py::tuple& inputs, uint64_t seed, uint64_t
     if (!PyErr_Occurred()) PyErr_SetString(PyExc_RuntimeError, "an op of the host failed");
     throw py::error_already_set();
   }
+  b.check_guards();
   program.threads_used = took_part;
   const Plan& plan = *program.plan;
   py::list gradients, kept;
@@ -138,13 +140,13 @@ py::list input_ranges(const Program& p) {
 void bind_program(py::module_& m) {
   py::class_<Program, std::shared_ptr<Program>>(m, "Program", "An immutable plan of a graph; runs on arrays.")
       .def(py::init([](const Graph& graph, std::vector<int> outputs, std::optional<int> loss, std::vector<int> wrt,
-                       std::vector<int> keep, std::optional<int> threads) {
+                       std::vector<int> keep, std::optional<int> threads, bool guarded) {
              if (threads && *threads < 1) throw ValueError("threads must be at least 1");
              return std::make_shared<Program>(graph, std::move(outputs), loss.value_or(-1), std::move(wrt),
-                                              std::move(keep), threads.value_or(0));
+                                              std::move(keep), threads.value_or(0), guarded);
            }),
            py::arg("graph"), py::arg("outputs"), py::arg("loss") = py::none(), py::arg("wrt") = std::vector<int>{},
-           py::arg("keep") = std::vector<int>{}, py::arg("threads") = py::none())
+           py::arg("keep") = std::vector<int>{}, py::arg("threads") = py::none(), py::arg("guarded") = false)
       .def("run", &run, py::arg("inputs"), py::arg("seed") = 0, py::arg("step") = 0, py::arg("row0") = 0,
            "Returns (outputs, gradients in the order of wrt, [(value, gradient or None) of keep]).")
       .def("profile", &profile, py::arg("inputs"), py::arg("runs"), py::arg("seed") = 0, py::arg("step") = 0,

@@ -109,7 +109,8 @@ struct Plan::Builder {
   int add_buffer(Space space, int64_t bytes, int index = -1) {
     Buffer b;
     b.space = space;
-    b.bytes = round_up(std::max<int64_t>(bytes, 1), kAlign);
+    b.used = bytes;
+    b.bytes = round_up(std::max<int64_t>(bytes, 1), kAlign) + (plan.guarded ? kAlign : 0);
     b.index = index;
     plan.buffers.push_back(b);
     return int(plan.buffers.size()) - 1;
@@ -550,7 +551,9 @@ struct Plan::Builder {
   }
 };
 
-Plan::Plan(const Graph& graph, std::vector<int> outputs_, int loss, std::vector<int> wrt_, std::vector<int> keep_) {
+Plan::Plan(const Graph& graph, std::vector<int> outputs_, int loss, std::vector<int> wrt_, std::vector<int> keep_,
+           bool guarded_)
+    : guarded(guarded_) {
   Builder b{*this,
             graph,
             std::move(outputs_),

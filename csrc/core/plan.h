@@ -13,7 +13,8 @@ enum class Space : uint8_t { arena, param, grad, constant };
 
 struct Buffer {
   Space space = Space::arena;
-  int64_t bytes = 0;
+  int64_t bytes = 0;          // a multiple of kAlign; in a guarded plan with a band of as much at its end
+  int64_t used = 0;           // without rounding
   int64_t offset = 0;         // arena: assigned by liveness
   int index = -1;             // param, grad: number in Plan::params / Plan::wrt; constant: number in the graph
   int first = -1, last = -1;  // items between which an arena buffer lives
@@ -66,8 +67,10 @@ struct Segment {
 
 class Plan {
  public:
-  Plan(const Graph& graph, std::vector<int> outputs, int loss, std::vector<int> wrt, std::vector<int> keep);
+  Plan(const Graph& graph, std::vector<int> outputs, int loss, std::vector<int> wrt, std::vector<int> keep,
+       bool guarded);
 
+  const bool guarded;  // for tests (guard.cpp): no two buffers share memory
   DType dtype;
   std::string isa;
   std::vector<Buffer> buffers;

@@ -25,7 +25,7 @@ void set_one(DType t, void* at) {
 }  // namespace
 
 void Binding::grow(int threads) {
-  if (threads > threads_ && plan_->local_bytes) local_ = std::make_unique<Block>(plan_->local_bytes * threads);
+  if (threads > threads_ && plan_->local_bytes) local_ = std::make_unique<Block>(local_stride() * threads);
   threads_ = std::max(threads, threads_);
 }
 
@@ -142,7 +142,7 @@ void Binding::begin() {
 
 template <class M>
 void Binding::run_jobs(int first, int last, int thread, int threads, Barrier& wait, M& marks) const {
-  char* local = local_ ? local_->data() + plan_->local_bytes * thread : nullptr;
+  char* local = local_ ? local_->data() + local_stride() * thread : nullptr;
   const Job* jobs = plan_->jobs.data();
   for (int j = first; j < last; ++j) {
     const Job& job = jobs[j];
@@ -199,8 +199,8 @@ int Binding::run(int threads) {
 }
 
 Program::Program(const Graph& graph, std::vector<int> outputs, int loss, std::vector<int> wrt, std::vector<int> keep,
-                 int threads)
-    : plan(std::make_shared<const Plan>(graph, std::move(outputs), loss, std::move(wrt), std::move(keep))),
+                 int threads, bool guarded)
+    : plan(std::make_shared<const Plan>(graph, std::move(outputs), loss, std::move(wrt), std::move(keep), guarded)),
       forced_threads(threads) {}
 
 Program::Lease::Lease(Program& p) : program(p) {
@@ -215,7 +215,8 @@ Program::Lease::Lease(Program& p) : program(p) {
   std::vector<int64_t> at;
   for (const Plan::Wanted& w : plan.wrt) {
     at.push_back(bytes);
-    if (w.param && w.sparse < 0) bytes += round_up(w.param->extent() * size_of(plan.dtype), kAlign);
+    if (w.param && w.sparse < 0)
+      bytes += round_up(w.param->extent() * size_of(plan.dtype), kAlign) + (plan.guarded ? kAlign : 0);
   }
   auto arena = std::make_shared<Block>(bytes);
   std::vector<char*> gradients;

@@ -24,7 +24,9 @@ class Binding {
   void rebind(int threads) { bind(arena_, gradients_, threads); }  // only if parameters moved or the team grew
 
   bool bound_to(const Block* arena) const { return arena_.get() == arena; }
-  void begin();  // before every run: what another program may have overwritten in a shared arena
+  void poison();              // guarded plans only, like the next: before the inputs are filled in
+  void check_guards() const;  // after a run; throws runtime_error
+  void begin();               // before every run: what another program may have overwritten in a shared arena
 
   // updates[k] is run on the k-th wanted parameter where an item can do so as soon as its gradient is final, and not
   // at all elsewhere. Empty: nowhere.
@@ -53,6 +55,7 @@ class Binding {
   Barrier barrier;
 
  private:
+  int64_t local_stride() const { return plan_->local_bytes + (plan_->guarded ? kAlign : 0); }
   void resolve();
   void install_updates();
 
@@ -75,7 +78,7 @@ class Binding {
 class Program {
  public:
   Program(const Graph& graph, std::vector<int> outputs, int loss, std::vector<int> wrt, std::vector<int> keep,
-          int threads);
+          int threads, bool guarded = false);
 
   // A binding with an arena and a gradient span of its own, returned to the pool afterwards.
   struct Lease {

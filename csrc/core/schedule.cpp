@@ -35,7 +35,7 @@ struct Memory {
     for (size_t b = 0; b < plan.buffers.size(); ++b) {
       Buffer& x = plan.buffers[b];
       if (x.space != Space::arena) continue;
-      if (x.persistent) {
+      if (x.persistent || plan.guarded) {
         x.first = -1;  // inputs are written before the first item, results read after the last
         x.last = last;
       } else if (x.first < 0) {
