@@ -247,18 +247,14 @@ class TrainStep:
                         f"the state holds {key} of {name!r} with shape {tuple(np.shape(arrays[name]))}, "
                         f"but the parameter has shape {tuple(own[name].shape)}"
                     )
-        if names or self._stepper is None:
-            order = [name for name in own if name in set(names)]
-            stepper = self._new_stepper({name: own[name]._param for name in order})
-            if names:
-                dtype = model_dtype(self.model)
-                stepper.load_state(
-                    {
-                        key: [np.ascontiguousarray(arrays[n], dtype) for n in order]
-                        for key, arrays in state["state"].items()
-                    }
-                )
-            self._adopt(stepper, {name: own[name]._param for name in order})
+        order = [name for name in own if name in set(names)]
+        stepper = self._new_stepper({name: own[name]._param for name in order})
+        if names:
+            dtype = model_dtype(self.model)
+            stepper.load_state(
+                {key: [np.ascontiguousarray(arrays[n], dtype) for n in order] for key, arrays in state["state"].items()}
+            )
+        self._adopt(stepper, {name: own[name]._param for name in order})
         self._seed = int(state["seed"])
         self._stepper.seed, self._stepper.steps, self._stepper.micro = self._seed, int(state["steps"]), 0
         if isinstance(self.optimizer.lr, float):
