@@ -7,20 +7,21 @@ import subprocess
 import sys
 
 
-def python(*arguments: str, **env: str) -> subprocess.CompletedProcess:
-    """A fresh interpreter outside the clone, with ``arguments``; it is given a minute."""
+def python(*arguments: str, **env: str | None) -> subprocess.CompletedProcess:
+    """A fresh interpreter outside the clone, with changed variables (None: unset); it has a minute."""
+    variables = {**os.environ, **env}
     return subprocess.run(
         [sys.executable, "-P", *arguments],
         capture_output=True,
         text=True,
         timeout=60,
         cwd=os.sep,
-        env={**os.environ, **env},
+        env={name: value for name, value in variables.items() if value is not None},
         check=False,
     )
 
 
-def printed(code: str, **env: str) -> str:
+def printed(code: str, **env: str | None) -> str:
     """What ``code`` prints; it must succeed."""
     done = python("-c", code, **env)
     assert done.returncode == 0, done.stderr

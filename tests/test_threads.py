@@ -182,7 +182,7 @@ class TestCores:
             assert limits["affinity"] == len(os.sched_getaffinity(0))
 
 
-DEFAULT = {"OMP_NUM_THREADS": "", "OMP_PROC_BIND": "", "OMP_PLACES": "", "OMP_THREAD_LIMIT": ""}
+DEFAULT = dict.fromkeys(("OMP_NUM_THREADS", "OMP_PROC_BIND", "OMP_PLACES", "OMP_THREAD_LIMIT"))
 CONFIG = "from pybackprop import _core; c = _core.thread_config(); print(c['threads'], c['reason'])"
 
 
