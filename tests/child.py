@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -10,15 +11,21 @@ import sys
 def python(*arguments: str, **env: str | None) -> subprocess.CompletedProcess:
     """A fresh interpreter outside the clone, with changed variables (None: unset); it has a minute."""
     variables = {**os.environ, **env}
-    return subprocess.run(
+    with subprocess.Popen(
         [sys.executable, "-P", *arguments],
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=60,
         cwd=os.sep,
         env={name: value for name, value in variables.items() if value is not None},
-        check=False,
-    )
+        start_new_session=True,
+    ) as process:
+        try:
+            out, err = process.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)  # with the children it has forked
+            raise
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
 def printed(code: str, **env: str | None) -> str:

@@ -276,6 +276,12 @@ class Forks(pb.Function):
         if Forks.armed:
             Forks.armed = False
             Forks.child = os.fork()
+            try:
+                trainer.step(X, y)
+            except ValueError as e:
+                assert "cannot be used from inside its own ops" in str(e)
+            else:
+                os.abort()
         return x
     def backward(self, inputs, outputs, d_outputs):
         return d_outputs[0]

@@ -226,7 +226,7 @@ print(seen, config["affinity"], config["reason"])
 @pytest.mark.skipif(_core.cpu_limits()["cores"] < 2 or _core.cpu_limits()["quota"] == 1, reason="one CPU")
 def test_a_run_uses_what_is_granted_now():
     code = """
-import os, time
+import os, threading, time
 import numpy as np
 from pybackprop import _core
 graph = _core.Graph()
@@ -239,6 +239,12 @@ def used(seconds=1.1):  # longer than an answer is kept
     return program.threads_used
 mask = os.sched_getaffinity(0)
 seen = [used(0)]
+def pinned():
+    os.sched_setaffinity(0, {max(mask)})  # of this thread
+    seen.append(used(0))
+thread = threading.Thread(target=pinned)
+thread.start(); thread.join()
+seen.append(used(0))
 os.sched_setaffinity(0, {max(mask)})
 seen.append(used())
 os.sched_setaffinity(0, mask)
@@ -246,7 +252,7 @@ seen.append(used())
 print(*seen)
 """
     n = usual_choice()[0]
-    assert printed(code, **DEFAULT) == f"{n} 1 {n}"
+    assert printed(code, **DEFAULT) == f"{n} 1 {n} 1 {n}"
 
 
 @pytest.mark.parametrize("variables", [{"OMP_PROC_BIND": "true"}, {"OMP_PLACES": "cores"}, {"OMP_PLACES": "threads"}])
