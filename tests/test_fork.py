@@ -264,6 +264,31 @@ print(cache.get("a"))
 """
         assert printed(SETUP + code).splitlines() == ["None", "1"]
 
+    def test_the_generator_of_initial_weights(self):
+        code = """
+from pybackprop.random import generator
+def draw():
+    return nn.Linear(3, 4).weight.numpy().tobytes()
+pb.manual_seed(5)
+draw()
+wanted = draw()
+pb.manual_seed(5)
+draw()
+inside, go = threading.Event(), threading.Event()
+def hold():
+    with generator().bit_generator.lock:  # as one that draws does
+        inside.set()
+        go.wait(50)
+thread = threading.Thread(target=hold)
+thread.start()
+assert inside.wait(20)
+print(answer(draw, seconds=10) == wanted)
+go.set()
+thread.join()
+print(draw() == wanted)
+"""
+        assert printed(SETUP + code).splitlines() == ["True", "True"]
+
 
 def test_a_step_that_forks_in_one_of_its_own_ops(tmp_path):
     """The forking thread holds the step's lock and goes on in both processes."""

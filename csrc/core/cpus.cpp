@@ -118,7 +118,6 @@ bool below(const std::string& group, const std::string& top, std::string& path) 
   const std::string prefix = top == "/" ? "" : top;
   if (group.compare(0, prefix.size(), prefix) != 0) return false;
   path = group.substr(prefix.size());
-  if (path == "/") path.clear();
   return (path.empty() || path[0] == '/') && !holds(split(path, '/'), "..");
 }
 
