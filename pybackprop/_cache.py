@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
@@ -18,6 +20,7 @@ class LRU(Generic[T]):
         self._lock = threading.Lock()
         self._count, self._size, self._size_of = count, size, size_of
         self._used = 0
+        _caches.add(self)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -46,3 +49,16 @@ class LRU(Generic[T]):
         with self._lock:
             self._entries.clear()
             self._used = 0
+
+
+_caches: weakref.WeakSet[LRU] = weakref.WeakSet()
+
+
+def _renew_locks() -> None:
+    for cache in _caches:
+        cache._lock = threading.Lock()
+
+
+# A thread that held a lock when the process was forked does not exist in the child, and would never release it.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_locks)

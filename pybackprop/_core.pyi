@@ -6,11 +6,16 @@ from typing import Any, Literal, TypedDict
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-class _ThreadConfig(TypedDict):
+class _CpuLimits(TypedDict):
+    affinity: int
+    cores: int
+    quota: int | None
+
+class _ThreadConfig(_CpuLimits):
     threads: int
     reason: str
-    cpus: int
     openmp: str
+    forked: bool
     compiler: str
 
 class _OpInfo(TypedDict):
@@ -53,6 +58,7 @@ def set_num_threads(n: int | None) -> None: ...
 def push_num_threads(n: int) -> None: ...
 def pop_num_threads() -> None: ...
 def thread_config() -> _ThreadConfig: ...
+def cpu_limits(root: str = "", cpus: Sequence[int] | None = None) -> _CpuLimits: ...
 def allocations() -> int: ...
 def bump_version() -> int: ...
 def version() -> int: ...

@@ -16,8 +16,10 @@ def get_num_threads() -> int:
     """The number of threads that large work on the calling thread would use now; small work uses fewer.
 
     In this order: the innermost :func:`num_threads` block, :func:`set_num_threads`, ``OMP_NUM_THREADS``, and the
-    default: the CPUs that this process may use, by affinity and by the container's quota. An active threadpoolctl limit
-    caps all.
+    default: the least of the physical cores among the CPUs that the calling thread may run on, and the CPU quota of the
+    process's control groups (container), rounded up. An active threadpoolctl limit and ``OMP_THREAD_LIMIT`` cap all;
+    a limit equal to the number that OpenMP started with cannot be told from none. The system is asked anew, by large
+    runs at most ten times a second. joblib's worker processes are given their share in ``OMP_NUM_THREADS``.
     """
     return _core.get_num_threads()
 
@@ -67,6 +69,8 @@ def num_threads(n: int) -> Iterator[None]:
 def _count(n: int) -> int:
     if isinstance(n, bool) or not isinstance(n, int | np.integer):
         raise TypeError(f"The number of threads is an integer, not {type(n).__name__}.")
+    if not 1 <= n < 2**31:
+        raise ValueError(f"the number of threads must be at least 1 and below 2**31, got {n}")
     return int(n)
 
 
@@ -81,8 +85,8 @@ def describe_config() -> str:
         "instruction set": f"{_core.isa_active()} (available: {', '.join(_core.isa_names())})",
         "bf16 products": "available" if _core.isa_has_bf16() else _NO_BF16,
         "threads": f"{threads['threads']} ({threads['reason']})",
-        "CPUs": threads["cpus"],
-        "OpenMP runtime": threads["openmp"],
+        "CPUs": f"{threads['affinity']} (physical cores: {threads['cores']}, quota: {threads['quota'] or 'none'})",
+        "OpenMP runtime": threads["openmp"] + (", not used in this forked process" if threads["forked"] else ""),
         "compiler": threads["compiler"],
         "Python": platform.python_version(),
         "NumPy": np.__version__,
@@ -93,7 +97,7 @@ def describe_config() -> str:
 
 def show_config() -> None:
     """Print version, instruction set in use and available, whether it has bf16 products (``precision="bf16"`` of
-    :class:`Trainer`), threads and why so many, OpenMP runtime, compiler.
+    :class:`Trainer`), threads and why so many, what CPUs the system grants, OpenMP runtime, compiler.
 
     >>> import pybackprop as pb
     >>> pb.show_config()                                                              # doctest: +ELLIPSIS

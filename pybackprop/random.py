@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 
 __all__ = ["generator", "manual_seed"]
@@ -50,3 +52,17 @@ def generator() -> np.random.Generator:
 def draw_seed() -> int:
     """A fresh key for one run of a program with random ops outside of a training run."""
     return int(generator().integers(2**63))
+
+
+def _renew() -> None:
+    global _generator
+    if _generator is not None:
+        copy = np.random.PCG64()
+        copy.state = _generator.bit_generator.state
+        _generator = np.random.Generator(copy)
+
+
+# A thread that was drawing when the process was forked does not exist in the child, and would never release NumPy's
+# lock.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew)

@@ -3,35 +3,15 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 
 import pytest
+from child import printed, python
 
 OPTIONAL = ("sklearn", "pandas", "pyarrow", "matplotlib", "tqdm", "torch", "jax", "scipy", "threadpoolctl")
 
 
-def python(code: str, **env: str) -> subprocess.CompletedProcess:
-    """``code`` in a fresh interpreter, outside the clone."""
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        cwd=os.sep,
-        env={**os.environ, **env},
-        check=False,
-    )
-
-
-def printed(code: str, **env: str) -> str:
-    done = python(code, **env)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
-
-
 def test_import_prints_nothing_and_warns_of_nothing():
-    done = python("import warnings; warnings.simplefilter('error'); import pybackprop")
+    done = python("-c", "import warnings; warnings.simplefilter('error'); import pybackprop")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
@@ -98,7 +78,7 @@ def test_isa_can_be_chosen_by_environment():
 
 
 def test_unknown_isa_is_one_sentence():
-    done = python("import pybackprop; pybackprop.show_config()", PYBACKPROP_ISA="mmx")
+    done = python("-c", "import pybackprop; pybackprop.show_config()", PYBACKPROP_ISA="mmx")
     assert done.returncode != 0
     last = done.stderr.strip().splitlines()[-1]
     assert 'PYBACKPROP_ISA asks for "mmx", but this CPU and build offer' in last

@@ -1,14 +1,9 @@
-"""Teams in awkward processes: fewer threads than asked for, forked children, nested regions, many callers."""
+"""Teams in awkward processes: fewer threads than asked for, many callers. Forked children are in test_fork."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import pytest
-
-from pybackprop import _core
+from child import printed
 
 SETUP = """
 import os, sys
@@ -36,39 +31,12 @@ def training(threads, rule="adam"):
 """
 
 
-def printed(code: str, **env: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", SETUP + code],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        cwd=os.sep,
-        env={**os.environ, **env},
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
-
-
 @pytest.mark.parametrize(
     ("variable", "value"), [("OMP_THREAD_LIMIT", "2"), ("OMP_THREAD_LIMIT", "1"), ("OMP_DYNAMIC", "true")]
 )
 def test_fewer_threads_than_asked_for(variable, value):
     """The runtime may grant less; nothing waits for threads that never came, and the bits are the same."""
-    assert printed("print(training(4) == training(1))", **{variable: value}) == "True"
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-def test_forked_child_computes():
-    """A child has none of its parent's team; it computes alone instead of waiting for it."""
-    code = """
-wanted = training(3)
-child = os.fork()
-if child == 0:
-    os._exit(0 if training(3) == wanted else 1)
-print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), training(3) == wanted)
-"""
-    assert printed(code) == "0 True"
+    assert printed(SETUP + "print(training(4) == training(1))", **{variable: value}) == "True"
 
 
 def test_many_python_threads_with_teams():
@@ -78,42 +46,4 @@ wanted = training(1)
 with ThreadPoolExecutor(4) as pool:
     print(all(r == wanted for r in pool.map(training, [2] * 8)))
 """
-    assert printed(code) == "True"
-
-
-def test_order_of_thread_settings():
-    """A num_threads block, then set_num_threads, then the OpenMP variable."""
-    code = """
-import pybackprop as pb
-seen = [pb.get_num_threads()]
-pb.set_num_threads(3)
-seen.append(pb.get_num_threads())
-with pb.num_threads(2):
-    seen.append(pb.get_num_threads())
-    with pb.num_threads(1):
-        seen.append(pb.get_num_threads())
-    seen.append(pb.get_num_threads())
-seen.append(pb.get_num_threads())
-pb.set_num_threads(None)
-seen.append(pb.get_num_threads())
-print(seen)
-"""
-    assert printed(code, OMP_NUM_THREADS="5") == "[5, 3, 2, 1, 2, 3, 5]"
-
-
-def test_threadpoolctl_limit_caps():
-    pytest.importorskip("threadpoolctl")
-    code = """
-import threadpoolctl, pybackprop as pb
-pb.set_num_threads(4)
-with threadpoolctl.threadpool_limits(1, user_api="openmp"):
-    inside = pb.get_num_threads()
-print(inside, pb.get_num_threads())
-"""
-    assert printed(code) == "1 4"
-
-
-def test_thread_count_is_checked():
-    for bad in (0, -1):
-        with pytest.raises(ValueError, match="thread"):
-            _core.set_num_threads(bad)
+    assert printed(SETUP + code) == "True"

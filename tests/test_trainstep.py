@@ -253,6 +253,16 @@ def test_state_dict_resumes_to_the_same_bits(batch):
     assert state_bits(twin) == state_bits(model)
 
 
+def test_state_of_a_step_that_never_ran_sets_back_one_that_did(batch):
+    step = pb.TrainStep(objective, mlp(), optim.Adam(lr=0.01), seed=3)
+    begin, weights = step.state_dict(), copy.deepcopy(step.model.state_dict())
+    first = [step(*batch) for _ in range(4)]
+    step.load_state_dict(begin)
+    step.model.load_state_dict(weights)
+    assert step.steps == 0
+    assert [step(*batch) for _ in range(4)] == first
+
+
 def test_state_dicts_that_do_not_fit(batch):
     model = mlp()
     step = pb.TrainStep(objective, model, optim.Adam(lr=0.01))

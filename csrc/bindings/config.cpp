@@ -1,6 +1,8 @@
 // What is available, what is in use, and the structural version of models.
 #include <atomic>
 
+#include "../core/cpus.h"
+#include "../core/fork.h"
 #include "../core/memory.h"
 #include "../core/registry.h"
 #include "../core/team.h"
@@ -38,13 +40,27 @@ py::dict rule_info(const std::string& name) {
   return d;
 }
 
+py::dict limits(int affinity, int cores, int quota) {
+  py::dict d;
+  d["affinity"] = affinity;
+  d["cores"] = cores;
+  d["quota"] = quota ? py::object(py::int_(quota)) : py::none();
+  return d;
+}
+
+py::dict cpu_limits_below(const std::string& root, const std::optional<std::vector<int>>& cpus) {
+  const std::vector<int> mask = cpus ? *cpus : allowed_cpus();
+  return limits(int(mask.size()), physical_cores(root, mask), cpu_quota(root));
+}
+
 py::dict thread_config() {
   const ThreadChoice c = thread_choice();
-  py::dict d;
+  const CpuLimits l = cpu_limits();
+  py::dict d = limits(l.affinity, l.cores, l.quota);
   d["threads"] = c.threads;
   d["reason"] = c.reason;
-  d["cpus"] = cpu_count();
   d["openmp"] = openmp_runtime();
+  d["forked"] = forked();
   d["compiler"] = __VERSION__;
   return d;
 }
@@ -79,11 +95,16 @@ void bind_config(py::module_& m) {
   m.def("op_info", &op_info, py::arg("name"), "Facts about one op.");
   m.def("rule_names", [] { return level("").rule_names(); }, "Names of the optimizers' update rules.");
   m.def("rule_info", &rule_info, py::arg("name"), "Hyper-parameters, defaults and states of one update rule.");
-  m.def("get_num_threads", &thread_count, "Threads a large run would use now, on this thread.");
+  m.def(
+      "get_num_threads", [] { return thread_choice().threads; }, "Threads a large run would use now, on this thread.");
   m.def("set_num_threads", &set_threads, py::arg("n"), "Set the number of threads; None: back to the default.");
   m.def("push_num_threads", &push_threads, py::arg("n"), "Override the number of threads on this thread.");
   m.def("pop_num_threads", &pop_thread_count, "Undo the last push_num_threads.");
-  m.def("thread_config", &thread_config, "Threads, why so many, CPUs, OpenMP runtime, compiler.");
+  m.def("thread_config", &thread_config,
+        "Threads, why so many, what the system grants, OpenMP runtime, whether this is a forked child, compiler.");
+  m.def("cpu_limits", &cpu_limits_below, py::arg("root") = "", py::arg("cpus") = py::none(),
+        "What system files below a root grant: affinity (the number of cpus; None: those of this thread), cores among "
+        "them, quota or None.");
   m.def("allocations", &allocation_count, "Blocks of memory the core has allocated since import.");
   m.def("bump_version", [] { return ++structure; }, "Advance the structural version of models.");
   m.def("version", [] { return structure.load(); }, "The structural version of models.");

@@ -1,7 +1,7 @@
 // Stepper: training steps.
 #include "../core/stepper.h"
 
-#include <thread>
+#include <mutex>
 
 #include "measure.h"
 #include "results.h"
@@ -12,23 +12,24 @@ namespace {
 using Hyper = std::vector<std::map<std::string, double>>;
 
 // The stepper for this call. The lock is taken without the GIL, so that a step waiting for another one never blocks
-// Python. A step that is called from inside itself (by an op written in Python) would wait for ever and is refused.
+// Python. A step that is called from inside itself (by an op written in Python) would wait for ever and is refused; so
+// is one that another thread had begun when this process was forked, unless the call overwrites its state.
 class Guard {
  public:
-  explicit Guard(Stepper& s) : stepper_(s), lock_(s.mutex, std::defer_lock) {
-    if (s.owner.load() == std::this_thread::get_id())
-      throw ValueError("this training step is running: it cannot be used from inside its own ops");
+  explicit Guard(Stepper& s, bool overwrites = false) : lock_(s.mutex, std::defer_lock) {
+    if (s.mutex.mine()) throw ValueError("this training step is running: it cannot be used from inside its own ops");
     if (!lock_.try_lock()) {
       py::gil_scoped_release release;
       lock_.lock();
     }
-    s.owner = std::this_thread::get_id();
+    if (s.mutex.torn() && !overwrites)
+      throw std::runtime_error(
+          "this training was in the middle of a step, on another thread, when the process was forked, so the child's "
+          "copy of it is half a step: load a checkpoint into it, or fork between steps");
   }
-  ~Guard() { stepper_.owner = std::thread::id(); }
 
  private:
-  Stepper& stepper_;
-  std::unique_lock<std::mutex> lock_;
+  std::unique_lock<ForkMutex> lock_;
 };
 
 template <class F>
@@ -149,17 +150,17 @@ int64_t run(Stepper& s, const std::shared_ptr<Program>& program, const py::capsu
 
 template <class T>
 void set(Stepper& s, T& member, T value) {
-  const Guard guard(s);
+  const Guard guard(s, true);
   member = value;
 }
 
 void zero_grad(Stepper& s) {
-  const Guard guard(s);
+  const Guard guard(s, true);
   s.zero_grad();
 }
 
 void set_hyper(Stepper& s, const Hyper& hyper) {
-  const Guard guard(s);
+  const Guard guard(s, true);
   s.set_hyper(hyper);
 }
 
@@ -209,7 +210,7 @@ py::dict state(Stepper& s) {
 }
 
 void load_state(Stepper& s, const py::dict& d) {
-  const Guard guard(s);
+  const Guard guard(s, true);
   std::vector<std::vector<py::array>> all;
   for (size_t i = 0; s.rule().states[i]; ++i) {
     const char* name = s.rule().states[i];
@@ -229,6 +230,8 @@ void load_state(Stepper& s, const py::dict& d) {
   }
   for (size_t i = 0; i < all.size(); ++i)
     for (size_t k = 0; k < s.params().size(); ++k) from_logical(*s.params()[k], all[i][k].data(), s.state(i, k));
+  s.zero_grad();
+  s.mutex.mend();
 }
 
 }  // namespace

@@ -4,12 +4,11 @@
 #include <atomic>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "feeder.h"
+#include "fork.h"
 #include "program.h"
 #include "timeline.h"
 
@@ -82,9 +81,8 @@ class Stepper {
   int64_t seen = 0;   // batches run, refused ones included
   uint64_t seed = 0;
   int threads_used = 0;
-  std::mutex mutex;
-  std::atomic<std::thread::id> owner{};  // of the mutex
-  bool failed = false;                   // the last call failed after its inputs had been accepted
+  ForkMutex mutex;
+  bool failed = false;  // the last call failed after its inputs had been accepted
 
  private:
   struct Chunk {  // a piece of one group's parameters, contiguous in every span

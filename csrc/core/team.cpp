@@ -1,35 +1,15 @@
 #include "team.h"
 
 #include <omp.h>
-#include <pthread.h>
 #include <sched.h>
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
+
+#include <algorithm>
+
+#include "crew.h"
+#include "fork.h"
+#include "spin.h"
 
 namespace pbp {
-namespace {
-
-std::atomic<bool> team_used{false};
-std::atomic<bool> orphan{false};  // forked from a process whose team threads did not come along
-
-void mark_child() {
-  if (team_used.load()) orphan.store(true);
-}
-
-inline void pause() {
-#if defined(__x86_64__)
-  _mm_pause();
-#else
-  asm volatile("yield");
-#endif
-}
-
-// About 50 us of spinning before the CPU is offered to others: longer than any imbalance worth waiting for, short
-// enough that a busy neighbour does not stall the team for a whole time slice.
-constexpr int kSpins = 2000;
-
-}  // namespace
 
 void Barrier::wait() {
   const uint32_t round = round_.load(std::memory_order_acquire);
@@ -40,7 +20,7 @@ void Barrier::wait() {
   }
   for (int spin = 0; round_.load(std::memory_order_acquire) == round; ++spin) {
     if (spin < kSpins) {
-      pause();
+      spin_pause();
     } else {
       dragged_.store(true, std::memory_order_relaxed);
       sched_yield();
@@ -117,7 +97,7 @@ FlushSubnormals::~FlushSubnormals() {
 }
 
 int run_team(int threads, Barrier& barrier, void (*body)(int, int, void*), void* context) {
-  const bool alone = threads <= 1 || orphan.load(std::memory_order_relaxed) || omp_in_parallel();
+  const bool alone = threads <= 1 || omp_in_parallel();
   if (!alone) {
     // Results do not depend on the number, and a runtime that cannot start its threads ends the process.
     static const int processors = omp_get_num_procs();  // a system call
@@ -130,7 +110,21 @@ int run_team(int threads, Barrier& barrier, void (*body)(int, int, void*), void*
     body(0, 1, context);
     return 1;
   }
-  if (!team_used.exchange(true)) pthread_atfork(nullptr, nullptr, mark_child);
+  if (forked()) {
+    struct Call {
+      void (*body)(int, int, void*);
+      void* context;
+    } call{body, context};
+    barrier.reset(threads);
+    const bool done = run_crew(
+        threads,
+        [](int thread, int n, void* c) {
+          FlushSubnormals mode;
+          static_cast<Call*>(c)->body(thread, n, static_cast<Call*>(c)->context);
+        },
+        &call);
+    return done ? threads : run_team(1, barrier, body, context);
+  }
   const int dynamic = omp_get_dynamic();
   if (dynamic) omp_set_dynamic(0);
   barrier.reset(threads);
@@ -151,6 +145,24 @@ int run_team(int threads, Barrier& barrier, void (*body)(int, int, void*), void*
 
 int openmp_max_threads() { return omp_get_max_threads(); }
 int openmp_processors() { return omp_get_num_procs(); }
+int openmp_limit() { return omp_get_thread_limit(); }
+
+std::vector<int> openmp_cpus(const std::vector<int>& cpus) {
+  if (omp_get_proc_bind() == omp_proc_bind_false) return cpus;
+  bool bound = false;
+  std::vector<int> all;
+  for (int i = 0; i < omp_get_num_places(); ++i) {
+    std::vector<int> place(size_t(omp_get_place_num_procs(i)));
+    omp_get_place_proc_ids(i, place.data());
+    std::sort(place.begin(), place.end());
+    bound = bound || place == cpus;
+    all.insert(all.end(), place.begin(), place.end());
+  }
+  std::sort(all.begin(), all.end());
+  all.erase(std::unique(all.begin(), all.end()), all.end());
+  return bound ? all : cpus;
+}
+
 const char* openmp_runtime() {
 #if defined(__clang__)
   return "libomp";

@@ -2,6 +2,7 @@
 #pragma once
 #include <atomic>
 #include <cstdint>
+#include <vector>
 
 namespace pbp {
 
@@ -25,8 +26,8 @@ class Barrier {
 };
 
 // Runs body(thread, threads, context) on up to `threads` threads, the caller among them, in numerics mode (subnormals
-// flushed; restored before return). `barrier` is set up for as many as take part, which is what it returns. In a child
-// forked from a process that used a team it runs on the caller alone, because the other threads do not exist there.
+// flushed; restored before return). `barrier` is set up for as many as take part, which is what it returns. A forked
+// child has a team of plain threads: OpenMP's threads stayed behind, and it would wait for them.
 int run_team(int threads, Barrier& barrier, void (*body)(int thread, int threads, void* context), void* context);
 
 // Whether a team pays, learned from what it did. Results do not depend on the number of threads, so the choice is free:
@@ -37,7 +38,7 @@ class TeamChoice {
   int pick(int threads, double now);
   bool probing() const {
     return mode_ == Mode::try_team || mode_ == Mode::try_alone;
-  }                                                                // the next run should be one step
+  }  // the next run should be one step
   bool doubts(double now) const { return now >= trusted_until_; }  // a team that drags should stop to be compared
   void record(int threads, bool dragged, double seconds_per_step, double now);
 
@@ -58,6 +59,12 @@ class TeamChoice {
 
 int openmp_max_threads();
 int openmp_processors();
+int openmp_limit();  // threads it will ever start
+
+// `cpus`, those of the calling thread; but where the runtime itself has bound this thread to one of its places
+// (OMP_PROC_BIND), the CPUs of all places.
+std::vector<int> openmp_cpus(const std::vector<int>& cpus);
+
 const char* openmp_runtime();
 
 // Subnormals are treated as zero while this lives.

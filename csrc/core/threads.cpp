@@ -1,17 +1,14 @@
 #include "threads.h"
 
-#include <sched.h>
-#include <time.h>
-
 #include <algorithm>
 #include <atomic>
-#include <cmath>
-#include <cstdio>
+#include <chrono>
+#include <climits>
 #include <cstdlib>
 #include <cstring>
 #include <vector>
 
-#include "error.h"
+#include "cpus.h"
 #include "team.h"
 
 namespace pbp {
@@ -20,61 +17,35 @@ namespace {
 std::atomic<int> chosen{0};           // set_num_threads
 thread_local std::vector<int> stack;  // num_threads blocks of this thread
 
-int affinity_count() {
-#if defined(__linux__)
-  cpu_set_t set;
-  if (sched_getaffinity(0, sizeof set, &set) == 0) return std::max(1, CPU_COUNT(&set));
-#endif
-  return std::max(1, openmp_processors());
-}
+double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
-// CPUs' worth of time the cgroup grants, rounded up; 0: no limit. Version 2 first, then version 1.
-int quota_count() {
-  double quota = 0, period = 0;
-  if (FILE* f = std::fopen("/sys/fs/cgroup/cpu.max", "r")) {
-    const int n = std::fscanf(f, "%lf %lf", &quota, &period);
-    std::fclose(f);
-    return n == 2 && quota > 0 && period > 0 ? int(std::ceil(quota / period)) : 0;
+// Asking the system takes longer than a small step, so a run uses what was true a moment ago: a tenth of a second, or
+// more where it takes so long that this would be over a thousandth of the time.
+CpuLimits recent_limits() {
+  thread_local double until = 0;  // affinity is a thread's own
+  thread_local CpuLimits limits;
+  const double begun = now();
+  if (begun >= until) {
+    limits = cpu_limits();
+    const double ended = now();
+    until = ended + std::clamp(1000 * (ended - begun), 0.1, 1.0);
   }
-  auto number = [](const char* path) {
-    double v = 0;
-    if (FILE* f = std::fopen(path, "r")) {
-      if (std::fscanf(f, "%lf", &v) != 1) v = 0;
-      std::fclose(f);
-    }
-    return v;
-  };
-  quota = number("/sys/fs/cgroup/cpu/cpu.cfs_quota_us");
-  period = number("/sys/fs/cgroup/cpu/cpu.cfs_period_us");
-  return quota > 0 && period > 0 ? int(std::ceil(quota / period)) : 0;
+  return limits;
 }
 
-// What the system grants: asking takes longer than a small step, so a run uses what was true within the last tenth of a
-// second.
-struct Machine {
-  int affinity, quota, processors;
-};
-Machine machine(bool recent) {
-  static std::atomic<int64_t> read_at{-1};
-  static std::atomic<int> affinity{1}, quota{0}, processors{1};
-  timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  const int64_t tick = int64_t(t.tv_sec) * 10 + t.tv_nsec / 100000000;
-  if (!recent || tick != read_at.load(std::memory_order_relaxed)) {
-    affinity.store(affinity_count(), std::memory_order_relaxed);
-    quota.store(quota_count(), std::memory_order_relaxed);
-    processors.store(openmp_processors(), std::memory_order_relaxed);
-    read_at.store(tick, std::memory_order_relaxed);
-  }
-  return {affinity.load(std::memory_order_relaxed), quota.load(std::memory_order_relaxed),
-          processors.load(std::memory_order_relaxed)};
-}
-
-// The OpenMP variable, if it holds a number; 0 otherwise.
+// The first number of "4" or "4,2"; 0 if the variable holds no such thing, as OpenMP ignores it then.
 int openmp_variable() {
   const char* v = std::getenv("OMP_NUM_THREADS");
-  return v ? std::max(0, std::atoi(v)) : 0;
+  if (!v) return 0;
+  char* end = nullptr;
+  const long n = std::strtol(v, &end, 10);
+  if (end == v || n < 1 || n > INT_MAX) return 0;
+  end += std::strspn(end, " \t\n");
+  return *end == '\0' || *end == ',' ? int(n) : 0;
 }
+
+// OpenMP's own number as it was when this library was loaded, unless somebody had set it by then.
+const int openmp_at_start = openmp_variable() ? openmp_variable() : openmp_processors();
 
 struct Choice {
   int n;
@@ -82,27 +53,32 @@ struct Choice {
 };
 
 Choice choose(bool recent) {
-  const Machine m = machine(recent);
-  const int variable = openmp_variable();
-  const int openmp_default = variable ? variable : m.processors;
-  const int openmp_now = openmp_max_threads();
   Choice c{0, ""};
   if (!stack.empty()) {
     c = {stack.back(), "num_threads block"};
   } else if (const int n = chosen.load(std::memory_order_relaxed)) {
     c = {n, "set_num_threads"};
-  } else if (variable) {
-    c = {variable, "OMP_NUM_THREADS"};
+  } else if (const int v = openmp_variable()) {
+    c = {v, "OMP_NUM_THREADS"};
   } else {
-    c = {m.affinity, "CPU affinity"};
-    if (m.quota && m.quota < c.n) c = {m.quota, "CPU quota"};
+    const CpuLimits l = recent ? recent_limits() : cpu_limits();
+    c = l.cores < l.affinity ? Choice{l.cores, "physical cores"} : Choice{l.affinity, "CPU affinity"};
+    if (l.quota && l.quota < c.n) c = {l.quota, "CPU quota"};
   }
-  // Somebody (threadpoolctl) lowered OpenMP's own number in this thread: it caps whatever was chosen.
-  if (openmp_now < openmp_default && openmp_now < c.n) c = {openmp_now, "OpenMP limit (threadpoolctl)"};
+  // Somebody (threadpoolctl) has set OpenMP's own number in this thread: it caps whatever was chosen.
+  const int openmp = openmp_max_threads();
+  if (openmp != openmp_at_start && openmp < c.n) c = {openmp, "OpenMP limit (threadpoolctl)"};
+  if (openmp_limit() < c.n) c = {openmp_limit(), "OMP_THREAD_LIMIT"};
   return {std::max(1, c.n), c.reason};
 }
 
 }  // namespace
+
+CpuLimits cpu_limits() {
+  const std::vector<int> cpus = openmp_cpus(allowed_cpus());
+  if (cpus.empty()) return {std::max(1, openmp_processors()), std::max(1, openmp_processors()), cpu_quota("")};
+  return {int(cpus.size()), physical_cores("", cpus), cpu_quota("")};
+}
 
 ThreadChoice thread_choice() {
   const Choice c = choose(false);
@@ -114,11 +90,6 @@ void set_thread_count(int n) { chosen.store(n, std::memory_order_relaxed); }
 void push_thread_count(int n) { stack.push_back(n); }
 void pop_thread_count() {
   if (!stack.empty()) stack.pop_back();
-}
-
-int cpu_count() {
-  const int quota = quota_count(), cpus = affinity_count();
-  return quota ? std::min(quota, cpus) : cpus;
 }
 
 }  // namespace pbp

@@ -275,13 +275,16 @@ class TrainStep:
         order = (
             [name for name in own if name in set(names)] if names else [name for name in self._params if name in own]
         )
-        stepper = self._new_stepper({name: own[name]._param for name in order})
+        params = {name: own[name]._param for name in order}
+        stepper = self._new_stepper(params)
         if names:
             dtype = model_dtype(self.model)
             stepper.load_state(
                 {key: [np.ascontiguousarray(arrays[n], dtype) for n in order] for key, arrays in state["state"].items()}
             )
-        self._adopt(stepper, {name: own[name]._param for name in order})
+        if list(params.items()) != list(self._params.items()):
+            self._forget_programs()  # their gradients are those of other parameters
+        self._adopt(stepper, params)
         self._seed = int(state["seed"])
         self._stepper.seed, self._stepper.steps, self._stepper.micro = self._seed, int(state["steps"]), 0
         if isinstance(self.optimizer.lr, float):
