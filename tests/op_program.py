@@ -72,7 +72,9 @@ class OpProgram:
                 (term,) = graph.node("sum", [product])
                 loss = term if loss is None else graph.node("add", [loss, term])[0]
             wanted.append(loss)
-        self.program = _core.Program(graph, wanted, loss=loss, wrt=[ids[i] for i in self._wrt], threads=threads, guarded=guarded)
+        self.program = _core.Program(
+            graph, wanted, loss=loss, wrt=[ids[i] for i in self._wrt], threads=threads, guarded=guarded
+        )
         self._forward = _core.Program(graph, [loss]) if gradient else None
 
     def directions(self, rng: np.random.Generator) -> list[np.ndarray]:
