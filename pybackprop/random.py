@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import numpy as np
 
@@ -57,7 +58,7 @@ def draw_seed() -> int:
 def _renew() -> None:
     global _generator
     if _generator is not None:
-        copy = np.random.PCG64()
+        copy: Any = np.random.PCG64()
         copy.state = _generator.bit_generator.state
         _generator = np.random.Generator(copy)
 
