@@ -10,7 +10,8 @@
 [0, 1, 1, 0]
 """
 
-from . import data, nn, ops, optim
+# The core comes first: where the CPU cannot run it, it says so before NumPy meets an instruction it cannot execute.
+from . import _core, data, nn, ops, optim  # noqa: F401
 from ._tensor import Tensor
 from ._version import __version__
 from .config import get_num_threads, num_threads, set_num_threads, show_config
