@@ -25,6 +25,13 @@ COMMON = ["-std=c++17", "-fPIC", "-fvisibility=hidden", "-g0", "-Wall", "-Wextra
 ARITHMETIC = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"]
 KERNEL = [*ARITHMETIC, "-Wno-psabi", "-Wno-unused-function"] + ([] if ARM else ["-mtune=generic"])
 
+# For tests: PYBACKPROP_SANITIZE=address,undefined builds the highest instruction set alone, with checks in it.
+SANITIZE = []
+if checks := os.environ.get("PYBACKPROP_SANITIZE"):
+    LEVELS = dict([LEVELS.popitem()])
+    SANITIZE = [f"-fsanitize={checks}", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer", "-O1", "-g1"]
+    SANITIZE += [f"-DPBP_ONE_LEVEL={next(iter(LEVELS))}", "-w"]
+
 PER_LEVEL = sorted([*Path("csrc/ops").glob("*.cpp"), Path("csrc/optim/rules.cpp"), Path("csrc/measure/limits.cpp")])
 ONCE = sorted([*Path("csrc/core").glob("*.cpp"), *Path("csrc/bindings").glob("*.cpp")])
 
@@ -49,7 +56,7 @@ class BuildExt(build_ext):
 
     def compile_core(self, folder: Path) -> list[str]:
         cxx = shlex.split(os.environ.get("CXX", "") or sysconfig.get_config_var("CXX") or "c++")
-        extra = shlex.split(os.environ.get("CXXFLAGS", ""))
+        extra = shlex.split(os.environ.get("CXXFLAGS", "")) + SANITIZE
         include = [f"-I{pybind11.get_include()}", f"-I{sysconfig.get_path('include')}"]
         jobs = [(s, folder / "once" / s.parent.name / f"{s.stem}.o", [*ARITHMETIC, "-fopenmp", *include]) for s in ONCE]
         for level, flags in LEVELS.items():
@@ -70,11 +77,12 @@ class BuildExt(build_ext):
         return [str(target) for _, target, _ in jobs]
 
 
+STRIP = ["-Wl,--strip-all"] if platform.system() == "Linux" else []
 core = Extension(
     "pybackprop._core",
     sources=[],
     depends=[str(p) for p in Path("csrc").rglob("*.*")],
-    extra_link_args=["-fopenmp", "-Wl,--strip-all"] if platform.system() == "Linux" else ["-fopenmp"],
+    extra_link_args=["-fopenmp", *(SANITIZE or STRIP)],
     language="c++",
 )
 feed = Extension(
@@ -82,8 +90,8 @@ feed = Extension(
     sources=["pybackprop/data/_feed.pyx"],
     include_dirs=["csrc"],
     depends=["csrc/core/feeder.h", "csrc/data/prefetch.h", "csrc/data/rows.h"],
-    extra_compile_args=["-O3", "-g0"],
-    extra_link_args=["-pthread"],
+    extra_compile_args=["-O3", "-g0", *SANITIZE],
+    extra_link_args=["-pthread", *SANITIZE],
 )
 
 setup(
