@@ -40,7 +40,9 @@ def run(library: Path, *arguments: str) -> int:
     """pytest with these arguments, on that build."""
     compiler = os.environ.get("CXX", "g++")
     preload = [
-        subprocess.run([compiler, f"-print-file-name={name}"], capture_output=True, text=True, check=True).stdout.strip()
+        subprocess.run(
+            [compiler, f"-print-file-name={name}"], capture_output=True, text=True, check=True
+        ).stdout.strip()
         for name in ("libasan.so", "libubsan.so")
     ]
     environment = {
@@ -53,7 +55,10 @@ def run(library: Path, *arguments: str) -> int:
         "UBSAN_OPTIONS": "print_stacktrace=1",
     }
     return subprocess.call(
-        [sys.executable, "-P", "-m", "pytest", "-p", "no:cacheprovider", *arguments], cwd=ROOT, env=environment
+        # A report is written by C, and the process ends: pytest must not hold it back.
+        [sys.executable, "-P", "-m", "pytest", "-p", "no:cacheprovider", "--capture=sys", *arguments],
+        cwd=ROOT,
+        env=environment,
     )
 
 
