@@ -477,12 +477,14 @@ void Stepper::run_loop(Loop& loop, bool many_steps) {
     const bool measured = allowed > 1 && !fixed;
     const double begun = measured ? now() : 0;
     const int threads = measured ? choice.pick(allowed, begun) : allowed;
+    const CoresInUse cores(fixed ? 1 : threads, allowed);
+    const int granted = fixed ? threads : cores.threads;
     const int64_t before = loop.done;
     loop.end = measured && choice.probing() ? before + 1 : loop.batches;
     loop.choice = measured && threads > 1 ? &choice : nullptr;
     loop.finished = false;
-    threads_used = run_team(threads, loop.b.barrier, Loop::body<NoMarks>, &loop);
-    if (!measured || loop.done == before) continue;
+    threads_used = run_team(granted, loop.b.barrier, Loop::body<NoMarks>, &loop);
+    if (!measured || granted < threads || loop.done == before) continue;
     const double ended = now();
     choice.record(threads, threads > 1 && loop.b.barrier.dragged(), (ended - begun) / double(loop.done - before),
                   ended);

@@ -98,6 +98,27 @@ void TeamChoice::record(int threads, bool dragged, double seconds, double now) {
   }
 }
 
+namespace {
+
+std::atomic<int> cores_in_use{0};
+
+// Two that come at once may both be granted too much: the result is the same, and the next run sees it.
+int occupy(int wanted, int allowed) {
+  if (wanted <= 1) return wanted;
+  const int left = allowed - cores_in_use.load(std::memory_order_relaxed);
+  const int granted = wanted < left ? wanted : left > 1 ? left : 1;
+  cores_in_use.fetch_add(granted, std::memory_order_relaxed);
+  return granted;
+}
+
+}  // namespace
+
+CoresInUse::CoresInUse(int wanted, int allowed) : threads(occupy(wanted, allowed)), counted_(wanted > 1) {}
+
+CoresInUse::~CoresInUse() {
+  if (counted_) cores_in_use.fetch_sub(threads, std::memory_order_relaxed);
+}
+
 FlushSubnormals::FlushSubnormals() : before_(0) {
 #if defined(__x86_64__)
   before_ = _mm_getcsr();

@@ -37,7 +37,7 @@ class TeamChoice {
   int pick(int threads, double now);
   bool probing() const {
     return mode_ == Mode::try_team || mode_ == Mode::try_alone;
-  }                                                                // the next run should be one step
+  }  // the next run should be one step
   bool doubts(double now) const { return now >= trusted_until_; }  // a team that drags should stop to be compared
   void record(int threads, bool dragged, double seconds_per_step, double now);
 
@@ -54,6 +54,19 @@ class TeamChoice {
   double alone_until_ = 0;     // then the team is tried again
   double trusted_until_ = 0;   // the team has won a comparison: none before then
   double pause_ = 0.05;        // seconds alone, doubled every time the team loses
+};
+
+// Cores that a run on several threads occupies while this lives: all it wants, but no more than other runs of this
+// process leave of the allowed ones, and at least one. What wants one thread is not counted and touches nothing shared.
+class CoresInUse {
+ public:
+  CoresInUse(int wanted, int allowed);
+  ~CoresInUse();
+  CoresInUse(const CoresInUse&) = delete;
+  const int threads;  // granted
+
+ private:
+  const bool counted_;
 };
 
 int openmp_max_threads();
