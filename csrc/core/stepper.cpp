@@ -496,7 +496,12 @@ double Stepper::backward(Binding& b) {
   begin(b);
   const int threads = threads_for(last_program_, false);
   b.grow(threads);
-  threads_used = b.run(threads);
+  if (options_.threads > 0 || last_program_->forced_threads > 0) {
+    threads_used = b.run(threads);
+  } else {
+    const CoresInUse cores(threads, threads);
+    threads_used = b.run(cores.threads);
+  }
   if (options_.accumulate > 1) accumulate(0, 1);
   commit(b);
   finished_batch(b, false);
