@@ -115,3 +115,46 @@ def test_cores_in_use_are_left_to_their_run():
         assert free.threads_used == 2  # given back
     finally:
         pb.set_num_threads(before)
+
+
+def training(seed=0):
+    model = nn.Sequential(nn.Linear(16, 64), nn.Tanh(), nn.Linear(64, 1))
+    rng = np.random.default_rng(seed)
+    model.load_state_dict({k: rng.normal(size=v.shape) * 0.1 for k, v in model.state_dict().items()})
+    step = pb.TrainStep(lambda m, x: (m(x) ** 2).mean(), model, optim.Adam(lr=1e-3))
+    return model, step, rng.normal(size=(32, 16)).astype(np.float32)
+
+
+def state_after(model, work, callers):
+    """The parameters after ``work(i)`` in that many threads at once."""
+    with ThreadPoolExecutor(callers) as pool:
+        list(pool.map(work, range(callers)))
+    return model.state_dict()
+
+
+def test_steps_of_one_training_are_serialised():
+    """Two threads stepping on the same batch do what one thread does in as many steps."""
+    steps = 1500
+    model, step, x = training()
+    together = state_after(model, lambda _: [step(x) for _ in range(steps)] and None, 2)
+    model, step, x = training()
+    alone = state_after(model, lambda _: [step(x) for _ in range(2 * steps)] and None, 1)
+    for name, value in alone.items():
+        np.testing.assert_array_equal(together[name], value, err_msg=name)
+
+
+def test_two_trainings_at_once():
+    """Different models in different threads: the bits of training alone."""
+
+    def train(seed):
+        model, step, x = training(seed)
+        losses = [step(x) for _ in range(1000)]
+        return losses, model.state_dict()
+
+    with ThreadPoolExecutor(2) as pool:
+        together = list(pool.map(train, [1, 2]))
+    for (losses, state), seed in zip(together, [1, 2], strict=True):
+        wanted, expected = train(seed)
+        assert losses == wanted
+        for name, value in expected.items():
+            np.testing.assert_array_equal(state[name], value, err_msg=name)
