@@ -80,15 +80,16 @@ py::object read_gradient(const Binding& b, const Plan::Wanted& w) {
 py::tuple run(Program& program, const py::tuple& inputs, uint64_t seed, uint64_t step, int64_t row0) {
   Program::Lease lease(program);
   Binding& b = *lease.binding;
-  const int threads = program.threads_for(false);
-  b.rebind(threads);
+  const int wanted = program.threads_for(false);
+  b.rebind(wanted);
   b.poison();
   fill_inputs(program, b, inputs);
   b.state = RunState{seed, step, row0};
   int took_part = 1;
   try {
     py::gil_scoped_release release;
-    took_part = b.run(threads);
+    const CoresInUse cores(wanted, wanted, program.forced_threads > 0);
+    took_part = b.run(cores.threads);
   } catch (const HostError&) {
     if (!PyErr_Occurred()) PyErr_SetString(PyExc_RuntimeError, "an op of the host failed");
     throw py::error_already_set();

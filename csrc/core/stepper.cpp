@@ -576,19 +576,21 @@ struct Stepper::Loop {
 // Regions until the loop is done: one, unless the team drags and is compared with a step on one thread.
 void Stepper::run_loop(Loop& loop, bool many_steps) {
   TeamChoice& choice = loop.bound.choice;
-  const bool fixed = options_.threads > 0 || last_program_->forced_threads > 0;
+  const bool fixed = fixed_threads(last_program_);
   const int allowed = threads_for(last_program_, many_steps);
   loop.b.grow(allowed);
   while (!loop.failed && !loop.stop && loop.done < loop.batches) {
     const bool measured = allowed > 1 && !fixed;
     const double begun = measured ? now() : 0;
     const int threads = measured ? choice.pick(allowed, begun) : allowed;
+    const CoresInUse cores(threads, allowed, fixed);
+    const bool ours = measured && cores.threads == threads;  // else other runs decide, and nothing is compared
     const int64_t before = loop.done;
-    loop.end = measured && choice.probing() ? before + 1 : loop.batches;
-    loop.choice = measured && threads > 1 ? &choice : nullptr;
+    loop.end = ours && choice.probing() ? before + 1 : loop.batches;
+    loop.choice = ours && threads > 1 ? &choice : nullptr;
     loop.finished = false;
-    threads_used = run_team(threads, loop.b.barrier, Loop::body<NoMarks>, &loop);
-    if (!measured || loop.done == before) continue;
+    threads_used = run_team(cores.threads, loop.b.barrier, Loop::body<NoMarks>, &loop);
+    if (!ours || loop.done == before) continue;
     const double ended = now();
     choice.record(threads, threads > 1 && loop.b.barrier.dragged(), (ended - begun) / double(loop.done - before),
                   ended);
@@ -601,7 +603,7 @@ bool Stepper::compute(Binding& b) {
   begin(b);
   const int threads = threads_for(last_program_, false);
   b.grow(threads);
-  threads_used = b.run(threads);
+  threads_used = b.run(CoresInUse(threads, threads, fixed_threads(last_program_)).threads);
   ++seen;
   Refused why = finite_loss(b) ? Refused::no : Refused::loss;
   if (why == Refused::no && options_.accumulate > 1) {
@@ -630,8 +632,9 @@ bool Stepper::apply_all(double lr) {
     bool applied;
   } call{*this, {}, true};
   const int threads = threads_for(nullptr, false);
+  const CoresInUse cores(threads, threads, options_.threads > 0);
   run_team(
-      threads, call.barrier,
+      cores.threads, call.barrier,
       [](int thread, int n, void* context) {
         Call& c = *static_cast<Call*>(context);
         const bool applied = c.self.apply(thread, n, c.barrier, c.self.last_, c.self.chunks_, c.self.gradient_scale());

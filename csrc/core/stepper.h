@@ -131,6 +131,9 @@ class Stepper {
   double output(const Binding& b, size_t j) const;
   template <class M>
   Refused iteration(Bound& bound, int thread, int threads, bool update, M& marks);
+  bool fixed_threads(const Program* program) const {  // a team of exactly so many was asked for
+    return options_.threads > 0 || program->forced_threads > 0;
+  }
   bool updates_now() const { return micro + 1 >= options_.accumulate; }
   void finished_batch(const Binding& b, bool updated);
   void finished_update();

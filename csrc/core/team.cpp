@@ -78,6 +78,30 @@ void TeamChoice::record(int threads, bool dragged, double seconds, double now) {
   }
 }
 
+namespace {
+
+std::atomic<int> cores_in_use{0};
+std::atomic<uint64_t> counted_since{0};  // forks by then
+
+// Two that come at once may both be granted too much: the result is the same, and the next run sees it.
+int occupy(int wanted, int allowed, bool forced) {
+  if (wanted <= 1) return wanted;
+  if (counted_since.exchange(fork_count(), std::memory_order_relaxed) != fork_count()) cores_in_use.store(0);
+  const int left = allowed - cores_in_use.load(std::memory_order_relaxed);
+  const int granted = forced || wanted < left ? wanted : left > 1 ? left : 1;
+  cores_in_use.fetch_add(granted, std::memory_order_relaxed);
+  return granted;
+}
+
+}  // namespace
+
+CoresInUse::CoresInUse(int wanted, int allowed, bool forced)
+    : threads(occupy(wanted, allowed, forced)), counted_(wanted > 1), born_(counted_ ? fork_count() : 0) {}
+
+CoresInUse::~CoresInUse() {
+  if (counted_ && born_ == fork_count()) cores_in_use.fetch_sub(threads, std::memory_order_relaxed);
+}
+
 FlushSubnormals::FlushSubnormals() : before_(0) {
 #if defined(__x86_64__)
   before_ = _mm_getcsr();

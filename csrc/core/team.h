@@ -57,6 +57,21 @@ class TeamChoice {
   double pause_ = 0.05;        // seconds alone, doubled every time the team loses
 };
 
+// Cores that a run on several threads occupies while this lives: all it wants, but no more than other runs of this
+// process leave of the allowed ones, and at least one; if forced, exactly what it wants. What wants one thread is not
+// counted and touches nothing shared.
+class CoresInUse {
+ public:
+  CoresInUse(int wanted, int allowed, bool forced);
+  ~CoresInUse();
+  CoresInUse(const CoresInUse&) = delete;
+  const int threads;  // granted
+
+ private:
+  const bool counted_;
+  const uint64_t born_;  // forks by then: a child counts anew
+};
+
 int openmp_max_threads();
 int openmp_processors();
 int openmp_limit();  // threads it will ever start
