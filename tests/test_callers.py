@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import pytest
 
 import pybackprop as pb
 from pybackprop import _core, nn, optim
@@ -158,3 +160,150 @@ def test_two_trainings_at_once():
         assert losses == wanted
         for name, value in expected.items():
             np.testing.assert_array_equal(state[name], value, err_msg=name)
+
+
+class Level(nn.Module):
+    """Weights that are all equal after every step, and so are its outputs; ``rest`` is written by the same steps."""
+
+    def __init__(self, width=256):
+        self.fc, self.rest = nn.Linear(width, width, bias=False), nn.Linear(width, width, bias=False)
+        for layer in (self.fc, self.rest):
+            layer.weight = np.zeros((width, width), np.float32)
+
+    def forward(self, x):
+        return self.fc(x) + self.rest(x)
+
+
+def watch(train, look, times=60):
+    """What ``look`` says, while ``train`` runs over and over in another thread."""
+    stop, errors = threading.Event(), []
+
+    def work():
+        try:
+            while not stop.is_set():
+                train()
+        except BaseException as error:  # to be seen in the main thread
+            errors.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        seen = []
+        for _ in range(times):
+            time.sleep(0.002)  # Python lets the other thread go on
+            seen.append(look())
+    finally:
+        stop.set()
+        thread.join(_SECONDS)
+    assert not thread.is_alive() and not errors, errors
+    return seen
+
+
+def uneven(*arrays):
+    return len({float(value) for a in arrays for value in (a.min(), a.max())}) > 1
+
+
+def level_training(fit, threads):
+    model = Level()
+    x = np.ones((8, 256), np.float32)
+    optimizer = optim.SGD(lr=2.0**-12)  # every sum is exact
+    if fit:
+        trainer = pb.Trainer(model, objective=lambda m, x: m(x).sum(), optimizer=optimizer, threads=threads)
+        many = np.ones((2000, 256), np.float32)
+        return model, trainer, lambda: trainer.fit(many, epochs=1, batch_size=8, verbose=0)
+    step = pb.TrainStep(lambda m, x: m(x).sum(), model, optimizer, threads=threads)
+    return model, None, lambda: step(x)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("fit", [False, True], ids=["step", "fit"])
+def test_readers_see_a_finished_step(fit, threads):
+    """Predictions, parameters and state dicts during a training that updates within its backward pass."""
+    model, _, train = level_training(fit, threads)
+    eye = np.eye(256, dtype=np.float32)
+    train()
+    assert not any(watch(train, lambda: uneven(model(eye))))
+    assert not any(watch(train, lambda: uneven(np.asarray(model.fc.weight))))
+    states = watch(train, lambda: model.state_dict().values())
+    assert not any(uneven(*state) for state in states)
+    assert len({float(next(iter(state))[0, 0]) for state in states}) > 5, "nothing was trained meanwhile"
+
+
+def test_one_prediction_of_many_batches_sees_one_step():
+    model, trainer, train = level_training(False, 1)
+    trainer = pb.Trainer(model, objective=lambda m, x: m(x).sum(), optimizer=optim.SGD(lr=0.1))
+    rows = np.tile(np.eye(256, dtype=np.float32), (5, 1))  # 1024 rows, then 256
+    assert not any(watch(train, lambda: uneven(trainer.predict(rows)), 20))
+
+
+def test_weights_are_loaded_between_steps():
+    """All of a state dict, or none of it, is there when a step begins."""
+    model, _, train = level_training(False, 2)
+    states = [{name: np.full((256, 256), value, np.float32) for name in model.state_dict()} for value in (1.0, 2.0)]
+    turn = iter(range(10**6))
+    watch(train, lambda: model.load_state_dict(states[next(turn) % 2]))
+    assert not uneven(*model.state_dict().values())
+
+
+def test_parameters_move_between_steps():
+    """Building a training around a model that is being trained: no step is lost or done on what was left behind."""
+    model, _, train = level_training(False, 2)
+
+    def around():
+        larger = nn.Sequential(model, nn.Linear(256, 1))
+        step = pb.TrainStep(lambda m, x: m(x).sum(), larger, optim.SGD(lr=0.0))
+        step(np.ones((1, 256), np.float32))
+        return uneven(*model.state_dict().values())
+
+    assert not any(watch(train, around, 10))
+
+
+def test_a_fit_is_one_threads_own():
+    inside, go = threading.Event(), threading.Event()
+
+    class Wait(pb.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            inside.set()
+            assert go.wait(_SECONDS)
+
+    trainer = trainer_of(nn.Linear(3, 1))
+    X, y = np.ones((8, 3), np.float32), np.ones((8, 1), np.float32)
+    with ThreadPoolExecutor(1) as pool:
+        fit = pool.submit(trainer.fit, X, y, epochs=2, verbose=0, callbacks=[Wait()])
+        try:
+            assert inside.wait(_SECONDS)
+            calls = {
+                "fit": lambda: trainer.fit(X, y, verbose=0),
+                "step": lambda: trainer.step(X, y),
+                "save_checkpoint": lambda: trainer.save_checkpoint("never written"),
+                "load_checkpoint": lambda: trainer.load_checkpoint("never read"),
+            }
+            for name, call in calls.items():
+                with pytest.raises(ValueError, match=f"^{name} was called while fit of the same Trainer is running"):
+                    call()
+            assert trainer.predict(X).shape == (8, 1)
+        finally:
+            go.set()
+        fit.result(_SECONDS)
+    trainer.fit(X, y, verbose=0)
+
+
+def test_ops_in_python_within_a_run():
+    """An op may use the model it belongs to, but not train it: it would wait for itself."""
+    x = np.ones((4, 8), np.float32)
+    seen = []
+    model = Hooked(lambda: seen.append(model.state_dict()["fc.weight"].shape))
+    step = pb.TrainStep(lambda m, x: (m(x) ** 2).mean(), model, optim.SGD(lr=0.1))
+    step(x)
+    model(x)
+    assert seen == [(8, 8)] * 2
+    plain = nn.Linear(8, 8)
+    other = pb.TrainStep(lambda m, x: (m(x) ** 2).mean(), plain, optim.SGD(lr=0.1))
+    other(x)
+    trains = Hooked(lambda: other(x))
+    trains.fc = plain
+    with pytest.raises(ValueError, match="cannot be trained or changed within its own ops"):
+        trains(x)
+    other(x)
+    trains.hook.inside = lambda: None
+    trains(x)

@@ -1,7 +1,7 @@
 // Param, gather, Graph, and ops written in Python.
 #include "../core/graph.h"
 
-#include "arrays.h"
+#include "enter.h"
 
 namespace pbp {
 namespace {
@@ -134,6 +134,57 @@ py::tuple ids(const std::vector<int>& values) {
   return t;
 }
 
+py::array copied(const Param& p) {
+  py::array a = new_array(p.dtype, p.shape);
+  p.read(a.mutable_data());
+  return a;
+}
+
+py::list read_all(const std::vector<ParamPtr>& params) {
+  std::vector<GateUse> uses;
+  Hold hold;
+  enter(hold, false, params, uses);
+  py::list list;
+  for (const ParamPtr& p : params) list.append(copied(*p));
+  return list;
+}
+
+void write_all(const std::vector<ParamPtr>& params, const std::vector<py::object>& given) {
+  if (given.size() != params.size()) throw ValueError("write_all expects one array a parameter");
+  std::vector<py::array> arrays;
+  for (size_t k = 0; k < params.size(); ++k) {
+    arrays.push_back(as_dtype(given[k], params[k]->dtype, "a parameter"));
+    if (!shape_of(arrays[k]).same(params[k]->shape))
+      throw ValueError("the parameter has shape " + to_text(params[k]->shape) + ", got an array of shape " +
+                       to_text(shape_of(arrays[k])));
+  }
+  std::vector<GateUse> uses;
+  Hold hold;
+  enter(hold, true, params, uses);
+  for (size_t k = 0; k < params.size(); ++k) params[k]->write(arrays[k].data());
+}
+
+void gather_all(const std::vector<ParamPtr>& params, const std::vector<ParamPtr>& beside) {
+  std::vector<ParamPtr> all = params;
+  all.insert(all.end(), beside.begin(), beside.end());
+  std::vector<GateUse> uses;
+  Hold hold;
+  enter(hold, true, all, uses);
+  gather(params, beside);
+}
+
+class Reading {
+ public:
+  explicit Reading(std::vector<ParamPtr> params) : params_(std::move(params)) {}
+  void begin() { enter(hold_, false, params_, uses_); }
+  void end() { hold_.release(); }
+
+ private:
+  std::vector<ParamPtr> params_;
+  std::vector<GateUse> uses_;
+  Hold hold_;
+};
+
 }  // namespace
 
 void bind_graph(py::module_& m) {
@@ -146,26 +197,27 @@ void bind_graph(py::module_& m) {
       .def_property_readonly("sparse", [](const Param& p) { return p.sparse; })
       .def(
           "numpy",
-          [](const Param& p) {
-            py::array a = new_array(p.dtype, p.shape);
-            p.read(a.mutable_data());
-            return a;
+          [](const ParamPtr& p) {
+            std::vector<GateUse> uses;
+            Hold hold;
+            enter(hold, false, {p}, uses);
+            return copied(*p);
           },
           "A copy in logical order.")
       .def(
-          "assign",
-          [](Param& p, const py::object& array) {
-            const py::array a = as_dtype(array, p.dtype, "a parameter");
-            if (!shape_of(a).same(p.shape))
-              throw ValueError("the parameter has shape " + to_text(p.shape) + ", got an array of shape " +
-                               to_text(shape_of(a)));
-            p.write(a.data());
-          },
-          py::arg("array"), "Write new contents of the same shape.");
+          "assign", [](const ParamPtr& p, const py::object& array) { write_all({p}, {array}); }, py::arg("array"),
+          "Write new contents of the same shape.");
 
-  m.def(
-      "gather", [](const std::vector<ParamPtr>& params) { gather(params); }, py::arg("params"),
-      "Put the parameters' storage into one flat span; handles stay valid.");
+  m.def("read_all", &read_all, py::arg("params"), "Copies of all, of one moment: between two steps of a training.");
+  m.def("write_all", &write_all, py::arg("params"), py::arg("arrays"),
+        "Write all of them, between two steps of a training; nothing if one does not fit.");
+  m.def("gather", &gather_all, py::arg("params"), py::arg("beside") = std::vector<ParamPtr>{},
+        "Put the parameters' storage into one flat span, where a training step finds them; handles stay valid. Others "
+        "beside them are changed by the same steps.");
+  py::class_<Reading>(m, "Reading", "Within `with`, no training changes these parameters; other threads read them too.")
+      .def(py::init<std::vector<ParamPtr>>(), py::arg("params"))
+      .def("__enter__", &Reading::begin)
+      .def("__exit__", [](Reading& r, const py::args&) { r.end(); });
 
   py::class_<Graph, std::shared_ptr<Graph>>(m, "Graph",
                                             "Values and the nodes between them, in the order they were traced.")

@@ -1,6 +1,7 @@
 // Program: an immutable plan, run on arrays.
 #include "../core/program.h"
 
+#include "enter.h"
 #include "measure.h"
 #include "results.h"
 
@@ -81,7 +82,11 @@ py::tuple run(Program& program, const py::tuple& inputs, uint64_t seed, uint64_t
   Program::Lease lease(program);
   Binding& b = *lease.binding;
   const int wanted = program.threads_for(false);
-  b.rebind(wanted);
+  Hold hold;
+  enter(hold, false, [&]() -> Binding& {
+    b.rebind(wanted);
+    return b;
+  });
   b.poison();
   fill_inputs(program, b, inputs);
   b.state = RunState{seed, step, row0};
@@ -117,7 +122,11 @@ py::tuple profile(Program& program, const py::tuple& inputs, int64_t runs, uint6
   Program::Lease lease(program);
   Binding& b = *lease.binding;
   const int threads = program.threads_for(true);
-  b.rebind(threads);
+  Hold hold;
+  enter(hold, false, [&]() -> Binding& {
+    b.rebind(threads);
+    return b;
+  });
   fill_inputs(program, b, inputs);
   b.state = RunState{seed, step, 0};
   Timeline timeline(*program.plan, runs, threads);

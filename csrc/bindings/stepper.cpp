@@ -3,6 +3,7 @@
 
 #include <mutex>
 
+#include "enter.h"
 #include "measure.h"
 #include "results.h"
 
@@ -63,10 +64,15 @@ double accepted(const Stepper& s, double loss) {
   throw py::error_already_set();
 }
 
+Binding& prepared(Stepper& s, const std::shared_ptr<Program>& program, Hold& hold) {
+  return enter(hold, true, [&]() -> Binding& { return s.prepare(program); });
+}
+
 double backward(Stepper& s, const std::shared_ptr<Program>& program, const py::tuple& inputs) {
   const Guard guard(s);
   s.failed = false;
-  Binding& b = s.prepare(program);
+  Hold hold;
+  Binding& b = prepared(s, program, hold);
   fill_inputs(*program, b, inputs);
   return accepted(s, without_gil(s, [&] { return s.backward(b); }));
 }
@@ -74,13 +80,17 @@ double backward(Stepper& s, const std::shared_ptr<Program>& program, const py::t
 double step(Stepper& s, const std::shared_ptr<Program>& program, const py::tuple& inputs, double lr) {
   const Guard guard(s);
   s.failed = false;
-  Binding& b = s.prepare(program);
+  Hold hold;
+  Binding& b = prepared(s, program, hold);
   fill_inputs(*program, b, inputs);
   return accepted(s, without_gil(s, [&] { return s.step(b, lr); }));
 }
 
 void update(Stepper& s, double lr) {
   const Guard guard(s);
+  std::vector<GateUse> uses;
+  Hold hold;
+  enter(hold, true, s.params(), uses);
   without_gil(s, [&] {
     s.update(lr);
     return 0;
@@ -109,7 +119,8 @@ py::tuple profile(Stepper& s, const std::shared_ptr<Program>& program, const py:
   if (f.needs_gil) throw TypeError("profile expects a feeder that needs no Python");
   if (lrs.size() < 1) throw ValueError("lrs expects one learning rate a step, and at least one");
   const Guard guard(s);
-  Binding& b = s.prepare(program);
+  Hold hold;
+  Binding& b = prepared(s, program, hold);
   Timeline timeline(*program->plan, lrs.size(), s.threads_for(program.get(), true));
   without_gil(s, [&] {
     s.profile(b, f, batch_rows, lrs.data(), timeline);
@@ -130,7 +141,8 @@ int64_t run(Stepper& s, const std::shared_ptr<Program>& program, const py::capsu
     throw ValueError("results expects shape (batches, outputs)");
   if (batches <= 0) return 0;
   const Guard guard(s);
-  Binding& b = s.prepare(program);
+  Hold hold;
+  Binding& b = prepared(s, program, hold);
   const double* lr = lrs.data();
   double* to = results.mutable_data();
   if (f->needs_gil) {
@@ -143,9 +155,9 @@ int64_t run(Stepper& s, const std::shared_ptr<Program>& program, const py::capsu
       }
     } locked{f};
     const pbp_feeder with_gil{&Locked::fill, &locked, 0, nullptr};
-    return without_gil(s, [&] { return s.run(b, with_gil, first_row, batch_rows, batches, lr, seconds, to); });
+    return without_gil(s, [&] { return s.run(b, with_gil, first_row, batch_rows, batches, lr, seconds, to, hold); });
   }
-  return without_gil(s, [&] { return s.run(b, *f, first_row, batch_rows, batches, lr, seconds, to); });
+  return without_gil(s, [&] { return s.run(b, *f, first_row, batch_rows, batches, lr, seconds, to, hold); });
 }
 
 template <class T>

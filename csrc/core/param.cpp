@@ -1,5 +1,6 @@
 #include "param.h"
 
+#include <algorithm>
 #include <map>
 
 #include "error.h"
@@ -8,6 +9,12 @@ namespace pbp {
 namespace {
 
 std::atomic<uint64_t> epoch{1};
+
+// Of parameters that no training has gathered.
+const std::shared_ptr<Gate>& common_gate() {
+  static const auto gate = std::make_shared<Gate>();
+  return gate;
+}
 
 constexpr int64_t kPad = 16;  // elements: a vector of any level fits, and no two parameters share a cache line
 
@@ -51,6 +58,7 @@ Param::Param(DType dtype_, const Shape& shape_, Layout layout_, bool sparse_)
   if (sparse && shape.rank != 2)
     throw ValueError("a sparse parameter has 2 dimensions (rows, width), this one has " + std::to_string(shape.rank));
   storage_ = std::make_shared<Block>(extent() * size_of(dtype));
+  gate_ = common_gate();
 }
 
 int64_t Param::extent() const {
@@ -77,7 +85,7 @@ void Param::write(const void* from) { from_logical(*this, from, data()); }
 void to_logical(const Param& p, const void* laid_out, void* logical) { copy(p, laid_out, logical, true); }
 void from_logical(const Param& p, const void* logical, void* laid_out) { copy(p, logical, laid_out, false); }
 
-void gather(const std::vector<ParamPtr>& params) {
+void gather(const std::vector<ParamPtr>& params, const std::vector<ParamPtr>& beside) {
   std::map<DType, std::vector<Param*>> groups;
   for (const ParamPtr& p : params) groups[p->dtype].push_back(p.get());
   for (auto& [dtype, group] : groups) {
@@ -99,6 +107,33 @@ void gather(const std::vector<ParamPtr>& params) {
     }
     epoch.fetch_add(1, std::memory_order_release);
   }
+
+  std::vector<ParamPtr> all = params;
+  all.insert(all.end(), beside.begin(), beside.end());
+  const auto first = [&](const ParamPtr& p) { return p->gate_ == all[0]->gate_; };
+  if (all.empty() || (all[0]->gate_ != common_gate() && std::all_of(all.begin(), all.end(), first))) return;
+  const auto gate = std::make_shared<Gate>();
+  for (const ParamPtr& p : all) p->gate_ = gate;
+  epoch.fetch_add(1, std::memory_order_release);
+}
+
+void settle(std::vector<GateUse>& uses) {
+  std::sort(uses.begin(), uses.end(), [](const GateUse& a, const GateUse& b) { return a.gate < b.gate; });
+  size_t n = 0;
+  for (const GateUse& u : uses) {
+    if (n && uses[n - 1].gate == u.gate)
+      uses[n - 1].write = uses[n - 1].write || u.write;
+    else
+      uses[n++] = u;
+  }
+  uses.resize(n);
+}
+
+std::vector<GateUse> gates_of(const std::vector<ParamPtr>& params, bool write) {
+  std::vector<GateUse> uses;
+  for (const ParamPtr& p : params) uses.push_back({p->gate(), write});
+  settle(uses);
+  return uses;
 }
 
 }  // namespace pbp

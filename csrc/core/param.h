@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "gate.h"
 #include "memory.h"
 #include "op.h"
 
@@ -29,24 +30,31 @@ class Param {
   char* data() const { return storage_->data() + offset_; }
   View view(void* base) const;  // the logical shape over `base`, laid out as this parameter is
   const std::shared_ptr<Block>& storage() const { return storage_; }
+  const std::shared_ptr<Gate>& gate() const { return gate_; }
 
   // Logical, row-major, own dtype.
   void read(void* to) const;
   void write(const void* from);
 
  private:
-  friend void gather(const std::vector<std::shared_ptr<Param>>&);
+  friend void gather(const std::vector<std::shared_ptr<Param>>&, const std::vector<std::shared_ptr<Param>>&);
   std::shared_ptr<Block> storage_;
+  std::shared_ptr<Gate> gate_;
   int64_t offset_ = 0;  // bytes
 };
 
 using ParamPtr = std::shared_ptr<Param>;
 
-// Moves the storage of these parameters into one span per dtype, in order. Handles stay valid; nothing happens if they
-// lie so already.
-void gather(const std::vector<ParamPtr>& params);
+// Moves the storage of these parameters into one span per dtype, in order, and gives them, and others beside them, one
+// gate. Handles stay valid; nothing happens if all is so already. Their gates are to be held, to write.
+void gather(const std::vector<ParamPtr>& params, const std::vector<ParamPtr>& beside);
 
-// Advanced whenever any parameter's storage moves: whoever holds addresses compares this before a run.
+// The gates of parameters, to read or to write all of them.
+std::vector<GateUse> gates_of(const std::vector<ParamPtr>& params, bool write);
+// Puts uses into the order in which gates are entered, each gate once.
+void settle(std::vector<GateUse>& uses);
+
+// Advanced whenever any parameter's storage moves, or its gate changes: whoever holds them compares this before a run.
 uint64_t storage_epoch();
 
 // Copies between a logical row-major array and a laid-out one of the same dtype.

@@ -42,6 +42,11 @@ void Binding::resolve() {
   const Plan& p = *plan_;
   storage_.clear();
   for (const ParamPtr& x : p.params) storage_.push_back(x->storage());
+  gates_ = gates_of(p.params, false);
+  for (const Plan::Wanted& w : p.wrt)
+    if (w.param) gates_.push_back({w.param->gate(), true});
+  for (const Plan::Commit& c : p.commits) gates_.push_back({c.target->gate(), true});
+  settle(gates_);
   addresses_.resize(p.buffers.size());
   for (size_t b = 0; b < p.buffers.size(); ++b) {
     const Buffer& x = p.buffers[b];

@@ -23,6 +23,11 @@ class Binding {
   void release() { arena_.reset(); }                               // gives the arena back; the next bind resolves again
   void rebind(int threads) { bind(arena_, gradients_, threads); }  // only if parameters moved or the team grew
 
+  // To be held during a run: to read, or, in a training, to write those of what it changes. Current as long as
+  // `current` says so; both are to be asked with the GIL, under which parameters move.
+  const std::vector<GateUse>& gates() const { return gates_; }
+  bool current() const { return epoch_ == storage_epoch(); }
+
   bool bound_to(const Block* arena) const { return arena_.get() == arena; }
   void poison();              // guarded plans only, like the next: before the inputs are filled in
   void check_guards() const;  // after a run; throws runtime_error
@@ -62,6 +67,7 @@ class Binding {
   std::shared_ptr<const Plan> plan_;
   std::shared_ptr<Block> arena_;
   std::vector<std::shared_ptr<Block>> storage_;  // of the parameters: kept alive while bound
+  std::vector<GateUse> gates_;
   std::vector<char*> gradients_;
   uint64_t epoch_ = 0;
   int threads_ = 0;

@@ -484,6 +484,7 @@ struct Stepper::Loop {
   std::atomic<bool> failed{false};
   bool stop = false, finished = false;
   Timeline* timeline = nullptr;
+  Hold* hold = nullptr;
 
   // The feeder writes into the arena.
   void take_inputs() {
@@ -529,6 +530,7 @@ struct Stepper::Loop {
     const double t = now();
     stop = t >= until;
     finished = stop || done == end || (choice && b.barrier.dragged() && choice->doubts(t));
+    if (hold && !stop) hold->let_others_in();
   }
 
   template <class M>
@@ -679,10 +681,11 @@ double Stepper::step(Binding& b, double lr) {
 }
 
 int64_t Stepper::run(Binding& b, const pbp_feeder& feeder, int64_t first, int64_t rows, int64_t batches,
-                     const double* lrs, double seconds, double* results) {
+                     const double* lrs, double seconds, double* results, Hold& hold) {
   const double until = now() + seconds;
   Bound& bound = bound_.back();
   Loop loop{*this, bound, b, true, &feeder, first, rows, batches, lrs, until, results, b.plan().outputs.size(), {}};
+  loop.hold = &hold;
   loop.take_inputs();
   if (b.plan().has_host) {
     for (int64_t i = 0; i < batches && !loop.stop; ++i) {
@@ -694,6 +697,7 @@ int64_t Stepper::run(Binding& b, const pbp_feeder& feeder, int64_t first, int64_
       for (size_t j = 0; j < n; ++j) results[size_t(i) * n + j] = output(b, j);
       loop.done = i + 1;
       loop.stop = refusal_.why != Refused::no || now() >= until;
+      if (!loop.stop) hold.let_others_in();
     }
     return loop.done;
   }

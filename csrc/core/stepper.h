@@ -58,8 +58,9 @@ class Stepper {
   // `batches` batches of `rows` rows from the feeder, beginning at row `first`, in one call; ends early after
   // `seconds`, and after a batch that was refused. results[i * outputs + j]: j-th output of the i-th batch. Returns the
   // batches done, a refused one included; throws HostError if the feeder failed.
+  // Between batches it lets others in at the gates held.
   int64_t run(Binding& b, const pbp_feeder& feeder, int64_t first, int64_t rows, int64_t batches, const double* lrs,
-              double seconds, double* results);
+              double seconds, double* results, Hold& hold);
 
   // Trains on the batches 0, 1, ... of `rows` rows as `run` does, one for each of the timeline's steps, on exactly its
   // threads; refuses none. ValueError if the program has ops of the host; throws HostError if the feeder failed.

@@ -236,7 +236,8 @@ class Module:
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """Copies of all parameters and buffers, in PyTorch's order, layout and names."""
-        return {name: stored.numpy() for name, stored in self._named_state()}
+        own = dict(self._named_state())
+        return dict(zip(own, _core.read_all([stored._param for stored in own.values()]), strict=True))
 
     def load_state_dict(self, state: Any, strict: bool = True) -> LoadResult:
         """Write a ``state_dict`` into this model: all of it, or nothing if something does not fit.
@@ -273,8 +274,7 @@ class Module:
                         f"[load_state_dict] {name!r} has shape {stored.shape} in {who}, and {array.shape} in the state"
                     )
                 writes.append((stored, array))
-        for stored, array in writes:
-            stored.assign(array)
+        _core.write_all([stored._param for stored, _ in writes], [array for _, array in writes])
         return LoadResult(missing, unexpected)
 
     def astype(self: Self, dtype: Any) -> Self:

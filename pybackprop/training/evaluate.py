@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -43,13 +44,14 @@ class Evaluator:
         """Loss and extras of every batch, (batches, outputs), with the batches' rows and the extras' names."""
         results, rows = [], []
         extras: tuple[str, ...] = ()
-        for first in range(0, data.rows, batch_rows):
-            last = min(first + batch_rows, data.rows)
-            compiled = self.compile(data.specs(last - first, kinds))
-            outputs, _, _ = compiled.program.run(data.batch(first, last))
-            results.append([float(v) for v in outputs])
-            rows.append(last - first)
-            extras = compiled.extras
+        with self._settled(data.rows > batch_rows):
+            for first in range(0, data.rows, batch_rows):
+                last = min(first + batch_rows, data.rows)
+                compiled = self.compile(data.specs(last - first, kinds))
+                outputs, _, _ = compiled.program.run(data.batch(first, last))
+                results.append([float(v) for v in outputs])
+                rows.append(last - first)
+                extras = compiled.extras
         return np.array(results), np.array(rows, np.float64), extras
 
     def predict(self, data: Data, kinds: Callable[[Data, int], tuple[tuple[bool, ...], Any]], batch_rows: int) -> Any:
@@ -57,17 +59,25 @@ class Evaluator:
         parts: list[list[np.ndarray]] = []
         tree = None
         first, chosen = 0, None
-        for size in (batch_rows, *(n for n in BATCH_ROWS if n < batch_rows)):
-            while data.rows - first >= size:
-                if chosen is None:
-                    chosen = kinds(data, size)[0]
-                program, tree = self.compile_model(data.specs(size, chosen))
-                outputs, _, _ = program.run(data.batch(first, first + size))
-                parts.append(outputs)
-                first += size
+        sizes = (batch_rows, *(n for n in BATCH_ROWS if n < batch_rows))
+        with self._settled(data.rows not in sizes):
+            for size in sizes:
+                while data.rows - first >= size:
+                    if chosen is None:
+                        chosen = kinds(data, size)[0]
+                    program, tree = self.compile_model(data.specs(size, chosen))
+                    outputs, _, _ = program.run(data.batch(first, first + size))
+                    parts.append(outputs)
+                    first += size
         return unflatten(
             tree, [np.concatenate(pieces) if len(pieces) > 1 else pieces[0] for pieces in zip(*parts, strict=True)]
         )
+
+    def _settled(self, several: bool) -> contextlib.AbstractContextManager[None]:
+        """Keeps trainings in other threads between two steps, so that several runs see one model."""
+        if not several:
+            return contextlib.nullcontext()
+        return _core.Reading([stored._param for _, stored in self._model._named_state()])
 
     def compile_model(self, specs: tuple[Any, ...]) -> Any:
         """The inference program of the model alone, and the structure of its output."""

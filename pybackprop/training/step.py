@@ -448,7 +448,7 @@ class TrainStep:
 
     def _new_stepper(self, params: dict[str, Any]) -> _core.Stepper:
         groups, hyper, _ = self._resolve(params)
-        _core.gather([p._param for _, p in self.model.named_parameters()])
+        _core.gather([p._param for _, p in self.model.named_parameters()], [b._param for b in self.model.buffers()])
         stepper = _core.Stepper(
             self.optimizer.rule,
             list(params.values()),

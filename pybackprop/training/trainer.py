@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -28,6 +29,7 @@ from .run import Cut, Plan, Run
 from .step import TrainStep
 from .stream import StreamEpoch, is_stream
 
+_NOBODY = (0, 0)
 _WEIGHT = "sum of weights"  # travels with the extras, never shown
 
 
@@ -203,6 +205,46 @@ class Trainer:
         """
         began = time.monotonic()
         self._refuse_within_fit("fit")
+        if self.__dict__.setdefault("_fitting", me := _who()) is not me:  # atomic: two threads may come here at once
+            self._refuse_within_fit("fit")
+        try:
+            return self._fit(
+                X,
+                y,
+                began=began,
+                epochs=epochs,
+                batch_size=batch_size,
+                validation_data=validation_data,
+                validation_split=validation_split,
+                sample_weight=sample_weight,
+                class_weight=class_weight,
+                callbacks=callbacks,
+                shuffle=shuffle,
+                verbose=verbose,
+                time_limit=time_limit,
+                on_nonfinite=on_nonfinite,
+            )
+        finally:
+            self.__dict__.pop("_fitting", None)
+
+    def _fit(
+        self,
+        X: Any,
+        y: Any,
+        *,
+        began: float,
+        epochs: int,
+        batch_size: int,
+        validation_data: tuple[Any, ...] | None,
+        validation_split: float,
+        sample_weight: Any,
+        class_weight: Any,
+        callbacks: Iterable[Callback],
+        shuffle: bool,
+        verbose: int,
+        time_limit: float | None,
+        on_nonfinite: str,
+    ) -> History:
         epochs = _count("epochs", epochs, 0)
         batch_size = _count("batch_size", batch_size, 1)
         if time_limit is not None and not time_limit >= 0:
@@ -302,7 +344,10 @@ class Trainer:
 
         Raises:
             NonFiniteError: the loss or a gradient is not finite; the batch was not applied.
+            ValueError: ``fit`` of this Trainer is running in another thread. Steps from several threads run one after
+                the other.
         """
+        self._refuse_within_fit("step", elsewhere=True)
         if sample_weight is not None:
             return self._step(X, y, sample_weight)
         return self._step(X) if y is None else self._step(X, y)
@@ -392,9 +437,10 @@ class Trainer:
         The file is in the safetensors format and cannot run code; it is replaced atomically.
 
         Raises:
-            ValueError: an accumulation has begun (within a batch hook).
+            ValueError: an accumulation has begun (within a batch hook), or ``fit`` is running in another thread.
             OSError: the file cannot be written.
         """
+        self._refuse_within_fit("save_checkpoint", elsewhere=True)
         checkpoint.save(self, path)
 
     def load_checkpoint(self, path: str | os.PathLike[str]) -> None:
@@ -555,11 +601,17 @@ class Trainer:
             start, start + epochs, batches, _no_epoch, None, lambda: None, "raise", time_limit, began, bool(verbose)
         )
 
-    def _refuse_within_fit(self, what: str) -> None:
-        if self._run is not None:
+    def _refuse_within_fit(self, what: str, elsewhere: bool = False) -> None:
+        """Raises ValueError while ``fit`` is running, or, with ``elsewhere``, while it is in another thread."""
+        process, thread = self.__dict__.get("_fitting", _NOBODY)
+        if process == 0:
+            return
+        if process != os.getpid():
+            self.__dict__.pop("_fitting", None)  # a forked child, without the thread that was at it
+        elif not (elsewhere and thread == threading.get_ident()):
+            advice = "use a callback" if elsewhere else "end it with trainer.stop_training = True"
             raise ValueError(
-                f"{what} was called while fit of the same Trainer is running: wait for its end, or end it with "
-                "trainer.stop_training = True"
+                f"{what} was called while fit of the same Trainer is running: wait for its end, or {advice}"
             )
 
     def _options(self) -> dict[str, Any]:
@@ -609,6 +661,10 @@ class Trainer:
 
 def _no_epoch(epoch: int, cut: Cut | None) -> Any:
     raise ValueError("the run has no data")
+
+
+def _who() -> tuple[int, int]:
+    return os.getpid(), threading.get_ident()
 
 
 def _count(name: str, value: Any, least: int) -> int:
