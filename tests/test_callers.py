@@ -203,13 +203,13 @@ def uneven(*arrays):
     return len({float(value) for a in arrays for value in (a.min(), a.max())}) > 1
 
 
-def level_training(fit, threads):
-    model = Level()
-    x = np.ones((8, 256), np.float32)
+def level_training(fit, threads, width=256):
+    model = Level(width)
+    x = np.ones((8, width), np.float32)
     optimizer = optim.SGD(lr=2.0**-12)  # every sum is exact
     if fit:
         trainer = pb.Trainer(model, objective=lambda m, x: m(x).sum(), optimizer=optimizer, threads=threads)
-        many = np.ones((2000, 256), np.float32)
+        many = np.ones((2000, width), np.float32)
         return model, trainer, lambda: trainer.fit(many, epochs=1, batch_size=8, verbose=0)
     step = pb.TrainStep(lambda m, x: m(x).sum(), model, optimizer, threads=threads)
     return model, None, lambda: step(x)
@@ -238,11 +238,15 @@ def test_one_prediction_of_many_batches_sees_one_step():
 
 def test_weights_are_loaded_between_steps():
     """All of a state dict, or none of it, is there when a step begins."""
-    model, _, train = level_training(False, 2)
-    states = [{name: np.full((256, 256), value, np.float32) for name in model.state_dict()} for value in (1.0, 2.0)]
+    model, _, train = level_training(False, 2, 768)
+    states = [{name: np.full((768, 768), value, np.float32) for name in model.state_dict()} for value in (1.0, 2.0)]
     turn = iter(range(10**6))
-    watch(train, lambda: model.load_state_dict(states[next(turn) % 2]))
-    assert not uneven(*model.state_dict().values())
+
+    def load():
+        model.load_state_dict(states[next(turn) % 2])
+        return uneven(*model.state_dict().values())
+
+    assert not any(watch(train, load, 100))
 
 
 def test_parameters_move_between_steps():
