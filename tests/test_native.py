@@ -68,6 +68,21 @@ def test_suite_under_sanitizers(tmp_path):
     assert sanitized.run(sanitized.build(tmp_path), *arguments) == 0
 
 
+@pytest.mark.slow
+@needs("g++")
+@pytest.mark.skipif(not X86, reason="ThreadSanitizer's library is looked up for x86-64")
+def test_no_data_race_between_callers(tmp_path):
+    """The core with std::thread instead of OpenMP, whose waiting the sanitizer cannot follow."""
+    flags = ("-O1", "-g1", "-fsanitize=thread", "-DPBP_STD_THREADS")
+    program = native_build.build(tmp_path, "v2", program="race", extra=flags)
+    # A layout of addresses that is not random: the sanitizer's own memory has fixed places.
+    command = ["setarch", "-R", str(program), "20"] if shutil.which("setarch") else [str(program), "20"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-5000:]
+    assert "every reader saw a finished step" in done.stdout
+    assert int(done.stdout.split()[0]) > 100, done.stdout  # calls
+
+
 def emulated(cpu: str, code: str) -> subprocess.CompletedProcess[str]:
     """Python on an older CPU, with the packages of this process."""
     command = ["qemu-x86_64", "-cpu", cpu, os.path.realpath(sys.executable), "-P", "-c", code]

@@ -1,7 +1,8 @@
 // Param, gather, Graph, and ops written in Python.
 #include "../core/graph.h"
 
-#include "enter.h"
+#include "../core/enter.h"
+#include "arrays.h"
 
 namespace pbp {
 namespace {
@@ -143,7 +144,7 @@ py::array copied(const Param& p) {
 py::list read_all(const std::vector<ParamPtr>& params) {
   std::vector<GateUse> uses;
   Hold hold;
-  enter(hold, false, params, uses);
+  enter<py::gil_scoped_release>(hold, false, params, uses);
   py::list list;
   for (const ParamPtr& p : params) list.append(copied(*p));
   return list;
@@ -160,7 +161,7 @@ void write_all(const std::vector<ParamPtr>& params, const std::vector<py::object
   }
   std::vector<GateUse> uses;
   Hold hold;
-  enter(hold, true, params, uses);
+  enter<py::gil_scoped_release>(hold, true, params, uses);
   for (size_t k = 0; k < params.size(); ++k) params[k]->write(arrays[k].data());
 }
 
@@ -169,14 +170,14 @@ void gather_all(const std::vector<ParamPtr>& params, const std::vector<ParamPtr>
   all.insert(all.end(), beside.begin(), beside.end());
   std::vector<GateUse> uses;
   Hold hold;
-  enter(hold, true, all, uses);
+  enter<py::gil_scoped_release>(hold, true, all, uses);
   gather(params, beside);
 }
 
 class Reading {
  public:
   explicit Reading(std::vector<ParamPtr> params) : params_(std::move(params)) {}
-  void begin() { enter(hold_, false, params_, uses_); }
+  void begin() { enter<py::gil_scoped_release>(hold_, false, params_, uses_); }
   void end() { hold_.release(); }
 
  private:
@@ -200,7 +201,7 @@ void bind_graph(py::module_& m) {
           [](const ParamPtr& p) {
             std::vector<GateUse> uses;
             Hold hold;
-            enter(hold, false, {p}, uses);
+            enter<py::gil_scoped_release>(hold, false, {p}, uses);
             return copied(*p);
           },
           "A copy in logical order.")

@@ -1,7 +1,7 @@
 // Program: an immutable plan, run on arrays.
 #include "../core/program.h"
 
-#include "enter.h"
+#include "../core/enter.h"
 #include "measure.h"
 #include "results.h"
 
@@ -83,7 +83,7 @@ py::tuple run(Program& program, const py::tuple& inputs, uint64_t seed, uint64_t
   Binding& b = *lease.binding;
   const int wanted = program.threads_for(false);
   Hold hold;
-  enter(hold, false, [&]() -> Binding& {
+  enter<py::gil_scoped_release>(hold, false, [&]() -> Binding& {
     b.rebind(wanted);
     return b;
   });
@@ -123,7 +123,7 @@ py::tuple profile(Program& program, const py::tuple& inputs, int64_t runs, uint6
   Binding& b = *lease.binding;
   const int threads = program.threads_for(true);
   Hold hold;
-  enter(hold, false, [&]() -> Binding& {
+  enter<py::gil_scoped_release>(hold, false, [&]() -> Binding& {
     b.rebind(threads);
     return b;
   });

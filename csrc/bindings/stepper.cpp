@@ -3,7 +3,7 @@
 
 #include <mutex>
 
-#include "enter.h"
+#include "../core/enter.h"
 #include "measure.h"
 #include "results.h"
 
@@ -65,7 +65,7 @@ double accepted(const Stepper& s, double loss) {
 }
 
 Binding& prepared(Stepper& s, const std::shared_ptr<Program>& program, Hold& hold) {
-  return enter(hold, true, [&]() -> Binding& { return s.prepare(program); });
+  return enter<py::gil_scoped_release>(hold, true, [&]() -> Binding& { return s.prepare(program); });
 }
 
 double backward(Stepper& s, const std::shared_ptr<Program>& program, const py::tuple& inputs) {
@@ -90,7 +90,7 @@ void update(Stepper& s, double lr) {
   const Guard guard(s);
   std::vector<GateUse> uses;
   Hold hold;
-  enter(hold, true, s.params(), uses);
+  enter<py::gil_scoped_release>(hold, true, s.params(), uses);
   without_gil(s, [&] {
     s.update(lr);
     return 0;

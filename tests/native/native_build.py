@@ -1,4 +1,4 @@
-"""Compiles ``replay`` from the core and the kernels of one instruction set, with the flags that setup.py has."""
+"""Compiles a program here with the core and the kernels of one instruction set, with the flags that setup.py has."""
 
 from __future__ import annotations
 
@@ -23,12 +23,20 @@ def flags(arm: bool) -> dict[str, Any]:
     return names
 
 
-def build(folder: Path, level: str, *, cxx: str = "g++", extra: Sequence[str] = (), link: Sequence[str] = ()) -> Path:
-    """The program, in ``folder``; ``level`` is ``"v2"``, ``"v3"``, ``"v4"`` or ``"neon"``."""
+def build(
+    folder: Path,
+    level: str,
+    *,
+    program: str = "replay",
+    cxx: str = "g++",
+    extra: Sequence[str] = (),
+    link: Sequence[str] = (),
+) -> Path:
+    """``program``.cpp of this folder, compiled into ``folder``; ``level`` is ``"v2"``, ``"v3"``, ``"v4"`` or ``"neon"``."""
     f, csrc = flags(level == "neon"), ROOT / "csrc"
     once = [*f["COMMON"], *f["ARITHMETIC"], "-fopenmp", f"-I{csrc}", *extra, f"-DPBP_ONE_LEVEL={level}", "-w"]
     each = [*f["COMMON"], *f["KERNEL"], *f["LEVELS"][level], *extra, f"-DPBP_ISA={level}", "-w"]
-    jobs = [(p, once) for p in [*(csrc / "core").glob("*.cpp"), ROOT / "tests" / "native" / "replay.cpp"]]
+    jobs = [(p, once) for p in [*(csrc / "core").glob("*.cpp"), ROOT / "tests" / "native" / f"{program}.cpp"]]
     kernels = [*(csrc / "ops").glob("*.cpp"), csrc / "optim" / "rules.cpp", csrc / "measure" / "limits.cpp"]
     jobs += [(p, each) for p in kernels]
 
@@ -40,6 +48,6 @@ def build(folder: Path, level: str, *, cxx: str = "g++", extra: Sequence[str] = 
 
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         objects = list(pool.map(compile_one, jobs))
-    program = folder / "replay"
-    subprocess.run([cxx, *extra, *objects, "-fopenmp", *link, "-o", str(program)], check=True)
-    return program
+    linked = folder / program
+    subprocess.run([cxx, *extra, *objects, "-fopenmp", *link, "-o", str(linked)], check=True)
+    return linked

@@ -1,5 +1,6 @@
-// Replays op cases without Python: reads the file that native_cases.py writes (its layout is described there), runs every case
-// through graph, plan and kernels of this build's highest instruction set, and compares outputs and gradients.
+// Replays op cases without Python: reads the file that native_cases.py writes (its layout is described there), runs
+// every case through graph, plan and kernels of this build's highest instruction set, and compares outputs and
+// gradients.
 //
 //   replay FILE [THREADS]      exit status: 0 all agree, 1 some do not, 2 the file cannot be read
 #include <cmath>

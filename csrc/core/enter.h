@@ -1,21 +1,21 @@
-// Holding the gates of parameters from Python: tried with the GIL, waited for without it.
+// Entering the gates of parameters under a lock that protects where parameters lie (Python's: the GIL), which is never
+// held while waiting. `Released` is a scope without that lock.
 #pragma once
 #include <algorithm>
 
-#include "../core/program.h"
-#include "arrays.h"
+#include "program.h"
 
 namespace pbp {
 
 // The binding that `bind` resolves, with its gates held: to read, or, in a training, to write.
-template <class Bind>
+template <class Released, class Bind>
 Binding& enter(Hold& hold, bool writes, Bind bind) {
   for (;;) {
     Binding& b = bind();
     const std::vector<GateUse>& uses = b.gates();
     if (hold.try_take(uses, writes)) return b;
     {
-      py::gil_scoped_release release;
+      const Released released;
       hold.take(uses, writes);
     }
     if (b.current()) return b;  // else parameters moved while nobody looked
@@ -24,12 +24,13 @@ Binding& enter(Hold& hold, bool writes, Bind bind) {
 }
 
 // Those of parameters; `uses` keeps them.
-inline void enter(Hold& hold, bool write, const std::vector<ParamPtr>& params, std::vector<GateUse>& uses) {
+template <class Released>
+void enter(Hold& hold, bool write, const std::vector<ParamPtr>& params, std::vector<GateUse>& uses) {
   for (;;) {
     uses = gates_of(params, write);
     if (hold.try_take(uses, true)) return;
     {
-      py::gil_scoped_release release;
+      const Released released;
       hold.take(uses, true);
     }
     const std::vector<GateUse> now = gates_of(params, write);
