@@ -100,6 +100,9 @@ class Schedule:
         if wanted != got:
             raise ValueError(f"{type(self).__name__} keeps the state {wanted}, but the given state holds {got}.")
         for name, value in state.items():
+            if type(value) not in (int, float, type(None)) or (value is None and name != "best"):
+                raise ValueError(f"{type(self).__name__} keeps numbers, but the given {name!r} is {value!r}.")
+        for name, value in state.items():
             setattr(self, name, value)
 
     def _at(self, t: np.ndarray) -> np.ndarray:

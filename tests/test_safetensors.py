@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 
 import pybackprop as pb
 from pybackprop import nn
-from pybackprop.io import load_file, safetensors, save_file
+from pybackprop.io import atomic, load_file, save_file
 
 DTYPES = ["float16", "float32", "float64", "complex64", "bool"]
 DTYPES += [f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)]
@@ -227,7 +227,7 @@ def test_a_failed_write_keeps_the_former_file(tmp_path, monkeypatch):
     def fail(descriptor):
         raise OSError("disk full")
 
-    monkeypatch.setattr(safetensors.os, "fsync", fail)
+    monkeypatch.setattr(atomic.os, "fsync", fail)
     with pytest.raises(OSError, match="disk full"):
         save_file({"x": np.ones(2)}, path)
     assert path.read_bytes() == before

@@ -10,6 +10,7 @@ Nothing in a file is ever executed. The writer is deterministic and atomic: the 
 ``path`` holds either the old file or the whole new one, whenever the process or the machine stops.
 """
 
+import itertools
 import json
 import math
 import os
@@ -18,6 +19,8 @@ from io import BufferedReader
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from .atomic import write_atomically
 
 __all__ = ["load_file", "save_file"]
 
@@ -85,7 +88,8 @@ def save_file(
     arrays = {name: _storable(name, value, path) for name, value in tensors.items()}
     order = sorted(arrays, key=lambda name: (-arrays[name].dtype.itemsize, name))
     header = _header(arrays, order, metadata, path)
-    _write_atomically(path, [header, *(arrays[name] for name in order)])
+    raw = (arrays[name].reshape(-1).view(np.uint8) for name in order if arrays[name].size)
+    write_atomically(path, itertools.chain([header], raw))
 
 
 def load_file(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -268,34 +272,3 @@ def _header(arrays: dict[str, np.ndarray], order: list[str], metadata: Mapping[s
     if len(encoded) > MAX_HEADER_BYTES:
         raise ValueError(f"Saving {path}: names and metadata take {len(encoded)} bytes of at most {MAX_HEADER_BYTES}.")
     return len(encoded).to_bytes(8, "little") + encoded
-
-
-def _write_atomically(path: str, parts: list[Any]) -> None:
-    """Write the parts to ``path`` so that it is, at any moment, the whole former file or the whole new one."""
-    target = os.path.realpath(path)  # a link stays a link
-    folder = os.path.dirname(target)
-    temporary = os.path.join(folder, f".{os.urandom(8).hex()}.safetensors.tmp")
-    if not os.path.isdir(folder) or os.path.isdir(target):
-        why = "it is a folder" if os.path.isdir(target) else f"there is no folder {folder}"
-        raise ValueError(f"{path} cannot be written: {why}.")
-    try:
-        # Not tempfile: its files are private to the user, and a model file has the permissions any new file has.
-        with open(temporary, "xb") as file:
-            for part in parts:
-                if isinstance(part, bytes):
-                    file.write(part)
-                elif part.size:
-                    file.write(memoryview(part.reshape(-1).view(np.uint8)))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except BaseException:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
-        raise
-    if os.name == "posix":  # the new name must reach the disk as well; other systems cannot open a folder
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -39,13 +39,17 @@ class Evaluator:
         return self._cached("objective", specs, lambda: self._build_objective(specs))
 
     def results(
-        self, data: Data, kinds: tuple[bool, ...], batch_rows: int
+        self, data: Data, kinds: tuple[bool, ...], batch_rows: int, check: Callable[[], None] = lambda: None
     ) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-        """Loss and extras of every batch, (batches, outputs), with the batches' rows and the extras' names."""
+        """Loss and extras of every batch, (batches, outputs), with the batches' rows and the extras' names.
+
+        ``check`` is called before each batch, and may raise.
+        """
         results, rows = [], []
         extras: tuple[str, ...] = ()
         with self._settled(data.rows > batch_rows):
             for first in range(0, data.rows, batch_rows):
+                check()
                 last = min(first + batch_rows, data.rows)
                 compiled = self.compile(data.specs(last - first, kinds))
                 outputs, _, _ = compiled.program.run(data.batch(first, last))

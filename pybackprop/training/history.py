@@ -13,8 +13,8 @@ class History:
         history: ``{"loss": [...], "accuracy": [...], "val_loss": [...]}``.
         epoch: the epochs' numbers, from 0.
         params: what ``fit`` was called with: ``epochs``, ``batch_size``, ``rows``, ``batches`` (a epoch), ``metrics``.
-        stopped: why the run ended before its last epoch: ``"interrupted"`` (Ctrl-C), ``"time_limit"``, ``"callback"``;
-            None if it did not.
+        stopped: why the run ended before its last epoch: ``"interrupted"`` (Ctrl-C), ``"terminated"`` (SIGTERM),
+            ``"time_limit"``, ``"callback"``; None if it did not.
         skipped: batches that were left out because their loss or gradient was not finite.
         restored: times the run went back to the end of an epoch for the same reason.
     """

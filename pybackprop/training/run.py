@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .callbacks import Callback, overrides
-from .interrupt import Interruptible
+from .interrupt import Interruptible, Terminated
 from .nonfinite import NonFiniteError, finite_model
 from .progress import Progress
 
@@ -50,7 +50,7 @@ class Plan:
     target: int  # epochs done when it will be over
     batches: int | None  # in an epoch, None if unknown
     epoch: Callable[[int, Cut | None], Any]  # an EpochRun or StreamEpoch
-    validate: Callable[[], dict[str, float]] | None
+    validate: Callable[[Callable[[], None]], dict[str, float]] | None  # calls its argument now and then
     close: Callable[[], None]
     on_nonfinite: str  # "raise", "skip" or "restore"
     time_limit: float | None
@@ -82,6 +82,8 @@ class Run:
         try:
             self._call("on_train_begin", {})
             self._remember()
+            if trainer.stop_training:  # by a callback, or in the epoch from which a loaded run goes on
+                self._stopped = "callback"
             while trainer.epoch < self._plan.target and not self._stopped:
                 self._epoch()
                 self._stopped = self._stopped or self._reason()
@@ -96,6 +98,8 @@ class Run:
             self._progress.close()
             self._plan.close()
         history.stopped = self._stopped
+        if self._stopped == "terminated":
+            self._call("on_train_terminate")
         self._call("on_train_end", {name: values[-1] for name, values in history.history.items() if values})
 
     def report(self) -> None:
@@ -114,6 +118,8 @@ class Run:
 
     def _reason(self) -> str | None:
         """Why the run should end now, if it should."""
+        if self._interrupt.terminated:
+            return "terminated"
         if self._interrupt.requested:
             return "interrupted"
         if self._trainer.stop_training:
@@ -154,8 +160,13 @@ class Run:
         if reason and not run.position:
             self._stopped = reason
             return
+        logs = None
         if run.finished or reason == "callback":
-            logs = self._logs(run, validate=True)
+            try:
+                logs = self._logs(run, validate=True)
+            except Terminated:
+                reason = "terminated"
+        if logs is not None:
             trainer.history.record(epoch, logs)
             trainer.epoch = epoch + 1
             trainer.optimizer.schedule.epoch_end(logs)
@@ -194,7 +205,8 @@ class Run:
         logs = dict(self._training_logs(run))
         if validate and self._plan.validate is not None:
             begin = time.monotonic()
-            logs.update({f"val_{name}": value for name, value in self._plan.validate().items()})
+            values = self._plan.validate(self._interrupt.check)
+            logs.update({f"val_{name}": value for name, value in values.items()})
             self._validation_seconds = time.monotonic() - begin
         return logs
 

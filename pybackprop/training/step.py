@@ -282,15 +282,16 @@ class TrainStep:
             stepper.load_state(
                 {key: [np.ascontiguousarray(arrays[n], dtype) for n in order] for key, arrays in state["state"].items()}
             )
+        if isinstance(self.optimizer.lr, float):
+            self.optimizer.lr = float(state["lr"])
+        else:
+            self.optimizer.lr.load_state_dict(state["lr"])
+        # From here on nothing can fail.
         if list(params.items()) != list(self._params.items()):
             self._forget_programs()  # their gradients are those of other parameters
         self._adopt(stepper, params)
         self._seed = int(state["seed"])
         self._stepper.seed, self._stepper.steps, self._stepper.micro = self._seed, int(state["steps"]), 0
-        if isinstance(self.optimizer.lr, float):
-            self.optimizer.lr = float(state["lr"])
-        else:
-            self.optimizer.lr.load_state_dict(state["lr"])
         self.rates.factor = float(state.get("lr_factor", 1.0))  # older files lack it
         self.rates.forget()
 

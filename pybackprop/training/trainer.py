@@ -16,7 +16,7 @@ from ..data.arrays import split_last
 from ..nn.module import Module
 from ..optim import Optimizer
 from . import checkpoint
-from .callbacks import Callback
+from .callbacks import Callback, overrides
 from .evaluate import BATCH_ROWS, Evaluator, call_model
 from .fitdata import Data, resolve_kinds
 from .history import History
@@ -329,7 +329,7 @@ class Trainer:
         params = {"epochs": epochs, "batch_size": batch_size, "batches": plan.batches, "metrics": metrics}
         params["rows"] = None if is_stream(X) else data.rows
         plan.on_nonfinite = on_nonfinite
-        with Interruptible() as interrupt:
+        with Interruptible(any(overrides(c, "on_train_terminate") for c in active)) as interrupt:
             try:
                 self._begin_run(plan, described, active, params)
                 self._run = run = Run(self, plan, active, interrupt)
@@ -501,6 +501,7 @@ class Trainer:
             "epoch": self.epoch,
             "cut": None if cut is None else {"position": cut.position, "results": cut.results, "rows": cut.rows},
             "seed": self.seed,
+            "stop": bool(self.stop_training),
             "run": self._described,
             "history": {
                 "history": self.history.history,
@@ -514,8 +515,11 @@ class Trainer:
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Take over :meth:`state`."""
+        self._callback_states = [(name, value) for name, value in state["callbacks"]]
+        self._restore(self.callbacks)
         self._step.load_state_dict(state["optimizer"])
         self.epoch, self.seed, self._described = state["epoch"], state["seed"], state["run"]
+        self.stop_training = state.get("stop", False)
         cut = state["cut"]
         self.cut = (
             None if cut is None else Cut(cut["position"], cut["results"].reshape(cut["position"], -1), cut["rows"])
@@ -525,9 +529,7 @@ class Trainer:
         self.history.params = state["history"]["params"]
         self.history.skipped = state["history"].get("skipped", 0)  # older files lack it
         self.history.restored = state["history"].get("restored", 0)
-        self._callback_states = [(name, value) for name, value in state["callbacks"]]
         self._resumed = bool(self._described)  # a trainer that never ran fit has no run to go on with
-        self._restore(self.callbacks)
 
     # Internal.
 
@@ -573,7 +575,7 @@ class Trainer:
 
     def _validation(
         self, given: tuple[Any, ...] | None, held_out: Data | None, kinds: tuple[bool, ...] | None
-    ) -> Callable[[], dict[str, float]] | None:
+    ) -> Callable[[Callable[[], None]], dict[str, float]] | None:
         """Checks validation data; gives what evaluates it."""
         if given is None and held_out is None:
             return None
@@ -588,10 +590,12 @@ class Trainer:
             data.check_ranges(compiled.program)
         except (ValueError, TypeError) as error:
             raise type(error)(f"validation data: {error}") from None
-        return lambda: self._evaluate(data, found, rows)
+        return lambda check: self._evaluate(data, found, rows, check)
 
-    def _evaluate(self, data: Data, kinds: tuple[bool, ...], rows: int) -> dict[str, float]:
-        results, sizes, extras = self._evaluator.results(data, kinds, rows)
+    def _evaluate(
+        self, data: Data, kinds: tuple[bool, ...], rows: int, check: Callable[[], None] = lambda: None
+    ) -> dict[str, float]:
+        results, sizes, extras = self._evaluator.results(data, kinds, rows, check)
         return self.logs(extras, results, sizes)
 
     def _plan(self, epochs: int, batches: int | None, time_limit: float | None, began: float, verbose: int) -> Plan:
@@ -638,12 +642,14 @@ class Trainer:
             self.history = History()
             self.epoch, self.cut = plan.start, None
             described["start"], described["first_step"] = plan.start, self._step.steps
+        # A loaded run that was told to stop is over, unless it is given more epochs than it had.
+        over = self._resumed and self.stop_training and params["epochs"] <= self.history.params.get("epochs", 0)
         total = None if per_epoch is None else described["first_step"] + per_epoch * (plan.target - plan.start)
         self.optimizer.schedule.bind(per_epoch, total)
         self._step.rates.forget()
         self._described, self._active = described, active
         self.history.params, self.history.stopped = params, None
-        self._resumed, self.stop_training = False, False
+        self._resumed, self.stop_training = False, over
         for callback in active:
             callback.trainer, callback.params = self, params
         self._restore([c for c in active if c not in self.callbacks])  # these had theirs when the file was loaded

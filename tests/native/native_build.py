@@ -32,7 +32,10 @@ def build(
     extra: Sequence[str] = (),
     link: Sequence[str] = (),
 ) -> Path:
-    """``program``.cpp of this folder, compiled into ``folder``; ``level`` is ``"v2"``, ``"v3"``, ``"v4"`` or ``"neon"``."""
+    """``program``.cpp of this folder, compiled into ``folder``.
+
+    ``level`` is ``"v2"``, ``"v3"``, ``"v4"`` or ``"neon"``.
+    """
     f, csrc = flags(level == "neon"), ROOT / "csrc"
     once = [*f["COMMON"], *f["ARITHMETIC"], "-fopenmp", f"-I{csrc}", *extra, f"-DPBP_ONE_LEVEL={level}", "-w"]
     each = [*f["COMMON"], *f["KERNEL"], *f["LEVELS"][level], *extra, f"-DPBP_ISA={level}", "-w"]
