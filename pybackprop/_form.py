@@ -80,4 +80,8 @@ def _entries(value: Mapping[str, Any], forms: Mapping[str, Any], where: str) -> 
 
 
 def _kind(value: Any) -> str:
-    return repr(value) if type(value) in (int, float, bool) and abs(value) < 1e20 else type(value).__name__
+    return (
+        repr(value)
+        if type(value) in (bool, float) or (type(value) is int and abs(value) < 2**80)
+        else type(value).__name__
+    )

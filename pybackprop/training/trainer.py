@@ -514,10 +514,18 @@ class Trainer:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Take over :meth:`state`."""
-        self._callback_states = [(name, value) for name, value in state["callbacks"]]
-        self._restore(self.callbacks)
-        self._step.load_state_dict(state["optimizer"])
+        """Take over :meth:`state`; all of it, or nothing if the optimizer or a callback cannot."""
+        before = self._callback_states, [dict(vars(callback)) for callback in self.callbacks]
+        try:
+            self._callback_states = [(name, value) for name, value in state["callbacks"]]
+            self._restore(self.callbacks)
+            self._step.load_state_dict(state["optimizer"])
+        except BaseException:
+            self._callback_states = before[0]
+            for callback, attributes in zip(self.callbacks, before[1], strict=True):
+                vars(callback).clear()
+                vars(callback).update(attributes)
+            raise
         self.epoch, self.seed, self._described = state["epoch"], state["seed"], state["run"]
         self.stop_training = state.get("stop", False)
         cut = state["cut"]
