@@ -71,6 +71,59 @@ print("subnormal")
     assert printed(code) == "subnormal"
 
 
+SUBNORMAL = """
+import threading
+import numpy as np, pybackprop as pb
+from pybackprop import nn, ops, optim
+
+def kept(where):
+    one = np.array([1.0], "float32")
+    assert np.float32(1e-40) * np.float32(0.5) > 0, "results are flushed to zero " + where
+    assert np.array([1e-40], "float32") * one > 0, "operands are taken as zero " + where
+    print(where)
+
+class Op(pb.Function):
+    fails = False
+    def shape(self, x):
+        return x
+    def forward(self, x):
+        kept("in an op")
+        if self.fails:
+            raise KeyError
+        return x
+    def backward(self, inputs, outputs, d_outputs):
+        kept("in its gradient")
+        return d_outputs[0]
+
+X, y = np.ones((2048, 64), "float32"), np.zeros(2048, "int64")
+op = Op()
+with pb.num_threads(2):
+    model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 3))
+    step = pb.TrainStep(lambda m, x, y: ops.cross_entropy(op(m(x)), y), model, optim.SGD(lr=1e-3))
+    step(X, y)
+    kept("after a step")
+    op.fails = True
+    try:
+        step(X, y)
+    except KeyError:
+        kept("after an exception in an op")
+    trainer = pb.Trainer(nn.Linear(64, 3), loss=nn.CrossEntropyLoss(), optimizer=optim.SGD(lr=1e-3))
+    trainer.fit(X, y, batch_size=256, verbose=0, callbacks=[pb.callbacks.LambdaCallback(
+        on_train_chunk_end=lambda batches, logs: kept("in a callback"))])
+    threads = [threading.Thread(target=lambda: (trainer.predict(X), kept("in another thread"))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+        thread.join()
+    kept("at the end")
+"""
+
+
+def test_subnormals_are_flushed_only_inside_a_run():
+    seen = printed(SUBNORMAL).splitlines()
+    assert seen[:5] == ["in an op", "in its gradient", "after a step", "in an op", "after an exception in an op"]
+    assert seen[-3:] == ["in another thread", "in another thread", "at the end"] and "in a callback" in seen
+
+
 def test_isa_can_be_chosen_by_environment():
     names = printed("from pybackprop import _core; print(*_core.isa_names())").split()
     for name in names:
