@@ -82,7 +82,7 @@ def mutated(rng, raw):
                     last += 1
                 data[first:last] = rng.choice(NUMBERS).encode()
         elif kind == 5:  # a word becomes another
-            word, other = rng.sample(WORDS + [b"F32", b"I64"], 2)
+            word, other = rng.sample([*WORDS, b"F32", b"I64"], 2)
             data = data.replace(word, other, rng.choice((1, -1)))
         elif kind == 6:  # a piece comes twice, or elsewhere
             piece = data[at : at + rng.choice((4, 16, 80, 300))]
