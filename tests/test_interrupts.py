@@ -277,6 +277,7 @@ from pybackprop.training import LambdaCallback
 from pybackprop.training import run as looks
 
 kind, rounds, seed = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background process does not inherit
 warnings.simplefilter("ignore")
 accumulate = 3 if kind == "accumulate" else 1
 per_epoch = 2000
