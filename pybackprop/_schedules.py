@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from ._form import COUNT, FLOAT, Maybe, fault
+
 
 def checked_number(
     where: str,
@@ -99,9 +101,6 @@ class Schedule:
         wanted, got = sorted(self.state_dict()), sorted(state)
         if wanted != got:
             raise ValueError(f"{type(self).__name__} keeps the state {wanted}, but the given state holds {got}.")
-        for name, value in state.items():
-            if type(value) not in (int, float, type(None)) or (value is None and name != "best"):
-                raise ValueError(f"{type(self).__name__} keeps numbers, but the given {name!r} is {value!r}.")
         for name, value in state.items():
             setattr(self, name, value)
 
@@ -378,6 +377,13 @@ class ReduceLROnPlateau(Schedule):
 
     def state_dict(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in ("current_lr", "best", "bad_epochs", "cooldown_left")}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        form = {"current_lr": FLOAT, "best": Maybe(FLOAT), "bad_epochs": COUNT, "cooldown_left": COUNT}
+        wrong = fault(dict(state), form, "its state")
+        if wrong:
+            raise ValueError(f"ReduceLROnPlateau cannot take over what it is given: {wrong}.")
+        super().load_state_dict(state)
 
     def _improves(self, metric: float) -> bool:
         if self.best is None:

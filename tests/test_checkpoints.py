@@ -8,6 +8,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -199,7 +200,8 @@ def test_who_answers_sigterm(tmp_path, kind, code, printed, saved):
     assert ("it is a folder" in done.stderr) == (kind == "failing")
 
 
-def test_sigterm_during_validation_does_not_wait_for_its_end(tmp_path):
+@pytest.mark.parametrize("limited", [False, True])
+def test_sigterm_during_validation_does_not_wait_for_its_end(tmp_path, limited):
     path = tmp_path / "c"
 
     class Ends(ModelCheckpoint):
@@ -226,14 +228,18 @@ def test_sigterm_during_validation_does_not_wait_for_its_end(tmp_path):
     original, interrupt.Interruptible._end = interrupt.Interruptible._end, staticmethod(lambda: ended.append(1))
     try:
         with pytest.raises(RuntimeError, match="not reached"):
-            trainer.fit(X, Y, **RUN)
+            if limited:  # validation of an epoch that was cut short
+                slowly = LambdaCallback(on_train_batch_end=lambda batch, logs: time.sleep(0.05))
+                trainer.fit(X, Y, **RUN, time_limit=0.1, callbacks=[slowly])
+            else:
+                trainer.fit(X, Y, **RUN)
     finally:
         interrupt.Interruptible._end = original
     assert len(calls) == 1 and ended
     whole, resumed = make(), make()
     whole.fit(X, Y, **RUN)
     resumed.load_checkpoint(path)
-    assert resumed.epoch == 0 and resumed.cut.position == 9
+    assert resumed.epoch == 0 and (0 < resumed.cut.position < 9 if limited else resumed.cut.position == 9)
     resumed.fit(X, Y, **RUN)
     assert bits(resumed) == bits(whole) and resumed.history.history == whole.history.history
 
@@ -330,6 +336,22 @@ def test_a_run_that_was_stopped_is_over_unless_it_gets_more_epochs(tmp_path, epo
     assert epochs == 60 or bits(resumed) == bits(whole)
 
 
+def test_a_run_that_a_callback_without_memory_stopped_goes_on(tmp_path):
+    """The number of epochs says what is left, whether the file was written in the run or after it."""
+    whole = make()
+    whole.fit(X, Y, **RUN)
+    first = make(ModelCheckpoint(tmp_path / "within"))
+    stop = LambdaCallback(on_epoch_end=lambda epoch, logs: setattr(first, "stop_training", epoch == 1))
+    first.fit(X, Y, **RUN, callbacks=[stop])
+    first.save_checkpoint(tmp_path / "after")
+    for name in ("within", "after"):
+        resumed = make()
+        resumed.load_checkpoint(tmp_path / name)
+        assert resumed.epoch == 2
+        resumed.fit(X, Y, **RUN)
+        assert bits(resumed) == bits(whole) and resumed.history.history == whole.history.history
+
+
 # Disks
 
 
@@ -406,6 +428,24 @@ def test_abandoned_files_are_deleted_and_those_of_live_writers_are_not(tmp_path)
     assert sorted(os.listdir(tmp_path)) == [".other.tmp", "f"]
 
 
+def test_a_writer_whose_new_file_is_taken_for_abandoned_begins_another(tmp_path, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+    lock, taken = atomic._lock, []
+
+    def late(file, wait=False):  # between its making and its lock another writer looks at it
+        if not taken:
+            other = open(file.name, "rb")  # noqa: SIM115 - closed later, by the timer
+            fcntl.flock(other, fcntl.LOCK_EX)
+            taken.append(threading.Timer(0.05, lambda: (os.unlink(file.name), other.close())))
+            taken[0].start()
+        return lock(file, wait)
+
+    monkeypatch.setattr(atomic, "_lock", late)
+    save_file({"x": np.zeros(3)}, tmp_path / "f")
+    taken[0].join()
+    assert os.listdir(tmp_path) == ["f"]
+
+
 def test_writers_of_one_file_at_once(tmp_path):
     code = """
 import sys, numpy as np
@@ -475,6 +515,7 @@ DAMAGE = {
     "history text": (lambda c, s, t: s["history"]["history"].update(loss=["a"]), r"history.loss\[0\] is str"),
     "callback": (lambda c, s, t: s["callbacks"][0][1].update(wait="x"), "EarlyStopping cannot take over"),
     "callbacks": (lambda c, s, t: s["callbacks"].append(["x"]), "state.callbacks is not a list of names and states"),
+    "schedule": (lambda c, s, t: s["optimizer"].update(lr={"best": 1.0}), "keeps the state"),
     "cut": (lambda c, s, t: s.update(cut={"position": 2}), "state.cut has no entry 'results'"),
     "run": (lambda c, s, t: s["run"].pop("start") is None, "state.run.start is NoneType"),
 }

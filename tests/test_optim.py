@@ -370,6 +370,13 @@ def test_repr_is_what_one_would_write():
             ValueError,
             r"monitors 'val_accuracy', but the epoch's metrics are \['loss'\]",
         ),
+        (
+            lambda: optim.ReduceLROnPlateau(0.1).load_state_dict(
+                {"current_lr": "1", "best": None, "bad_epochs": 0, "cooldown_left": 0}
+            ),
+            ValueError,
+            "its state.current_lr is str, not a finite number",
+        ),
         (lambda: optim.StepLR(0.1, 2).load_state_dict({"best": 1}), ValueError, r"keeps the state \[\], but the given"),
     ],
 )

@@ -67,7 +67,7 @@ def _begin(folder: str) -> tuple[BinaryIO, str]:
         temporary = os.path.join(folder, f"{_PREFIX}{os.urandom(8).hex()}{_SUFFIX}")
         # Not tempfile: its files are private to the user, and a model file has the permissions any new file has.
         file = open(temporary, "xb")  # noqa: SIM115 - given to the caller
-        _lock(file)
+        _lock(file, wait=True)
         if os.path.exists(temporary):  # else another writer took it for abandoned before it was locked
             return file, temporary
         file.close()
@@ -87,12 +87,12 @@ def _delete_abandoned(folder: str) -> None:
                     os.unlink(path)
 
 
-def _lock(file: BinaryIO) -> bool:
+def _lock(file: BinaryIO, wait: bool = False) -> bool:
     """Whether the file is locked now, until it is closed or the process ends."""
     if fcntl is None:
         return False
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except OSError:  # another holds it, or the file system has no locks
         return False
     return True

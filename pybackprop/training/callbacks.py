@@ -169,6 +169,7 @@ class EarlyStopping(_Monitor):
         self.best: float | None = None
         self.best_epoch: int | None = None
         self.stopped_epoch: int | None = None
+        self._of: int | None = None  # epochs that the run it stopped was to have
         self.wait = 0
         self._weights: dict[str, np.ndarray] | None = None
 
@@ -176,6 +177,10 @@ class EarlyStopping(_Monitor):
         super().on_train_begin(logs)
         if not self._resumed:
             self._forget()
+        elif self._of is not None and self.params["epochs"] <= self._of:
+            self.trainer.stop_training = True  # the loaded run is over
+        else:
+            self.stopped_epoch = self._of = None
         self._resumed = False
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
@@ -186,7 +191,7 @@ class EarlyStopping(_Monitor):
             return
         self.wait += 1
         if self.wait >= max(self.patience, 1):
-            self.stopped_epoch = epoch
+            self.stopped_epoch, self._of = epoch, self.params["epochs"]
             self.trainer.stop_training = True
 
     def on_train_end(self, logs: Logs | None = None) -> None:
@@ -194,13 +199,22 @@ class EarlyStopping(_Monitor):
             self.model.load_state_dict(self._weights)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best, "best_epoch": self.best_epoch, "wait": self.wait, "weights": self._weights}
+        return {
+            "best": self.best,
+            "best_epoch": self.best_epoch,
+            "stopped_epoch": self.stopped_epoch,
+            "of": self._of,
+            "wait": self.wait,
+            "weights": self._weights,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         form = {**_BEST, "best_epoch": Maybe(COUNT), "wait": COUNT, "weights": Maybe(Each(np.ndarray))}
+        form |= {"stopped_epoch": Optional(Maybe(COUNT)), "of": Optional(Maybe(COUNT))}  # older files lack them
         _check_state(self, state, form)
         self._forget()
         self.best, self.best_epoch, self.wait = state["best"], state["best_epoch"], state["wait"]
+        self.stopped_epoch, self._of = state.get("stopped_epoch"), state.get("of")
         self._weights = state["weights"]
         self._resumed = True
 

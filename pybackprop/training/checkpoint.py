@@ -31,7 +31,6 @@ _STATE = {
     "epoch": COUNT,
     "cut": Maybe({"position": COUNT, "results": np.ndarray, "rows": np.ndarray}),
     "seed": COUNT,
-    "stop": Optional(bool),
     "run": dict,
     "history": {
         "history": Each([float, int]),

@@ -82,7 +82,7 @@ class Run:
         try:
             self._call("on_train_begin", {})
             self._remember()
-            if trainer.stop_training:  # by a callback, or in the epoch from which a loaded run goes on
+            if trainer.stop_training:
                 self._stopped = "callback"
             while trainer.epoch < self._plan.target and not self._stopped:
                 self._epoch()
@@ -160,13 +160,13 @@ class Run:
         if reason and not run.position:
             self._stopped = reason
             return
-        logs = None
-        if run.finished or reason == "callback":
-            try:
-                logs = self._logs(run, validate=True)
-            except Terminated:
-                reason = "terminated"
-        if logs is not None:
+        whole = run.finished or reason == "callback"
+        try:
+            logs = self._logs(run, validate=whole or reason == "time_limit")
+        except Terminated:
+            whole, reason = False, "terminated"
+            logs = self._logs(run, validate=False)
+        if whole:
             trainer.history.record(epoch, logs)
             trainer.epoch = epoch + 1
             trainer.optimizer.schedule.epoch_end(logs)
@@ -178,7 +178,7 @@ class Run:
         # end.
         self._stopped = reason
         trainer.cut = Cut(run.position, run.results.copy(), run.rows.copy())
-        trainer.history.record(epoch, self._logs(run, validate=reason == "time_limit"))
+        trainer.history.record(epoch, logs)
 
     def _chunk(self) -> None:
         run = self.active

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
+import functools
 import os
 import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Concatenate, ParamSpec
 
 import numpy as np
 
@@ -31,6 +32,25 @@ from .stream import StreamEpoch, is_stream
 
 _NOBODY = (0, 0)
 _WEIGHT = "sum of weights"  # travels with the extras, never shown
+
+
+_P = ParamSpec("_P")
+
+
+def _one_at_a_time(fit: Callable[Concatenate[Trainer, _P], History]) -> Callable[Concatenate[Trainer, _P], History]:
+    """Not within itself, and not in two threads at once."""
+
+    @functools.wraps(fit)
+    def claimed(self: Trainer, *args: _P.args, **kwargs: _P.kwargs) -> History:
+        me = _who()
+        while self.__dict__.setdefault("_fitting", me) is not me:  # atomic: two threads may come here at once
+            self._refuse_within_fit("fit")
+        try:
+            return fit(self, *args, **kwargs)
+        finally:
+            self.__dict__.pop("_fitting", None)
+
+    return claimed
 
 
 class Trainer:
@@ -141,6 +161,7 @@ class Trainer:
 
     # Training.
 
+    @_one_at_a_time
     def fit(
         self,
         X: Any,
@@ -204,47 +225,6 @@ class Trainer:
             In the first two cases nothing has changed; the batches of an iterable are checked one by one as they come.
         """
         began = time.monotonic()
-        self._refuse_within_fit("fit")
-        if self.__dict__.setdefault("_fitting", me := _who()) is not me:  # atomic: two threads may come here at once
-            self._refuse_within_fit("fit")
-        try:
-            return self._fit(
-                X,
-                y,
-                began=began,
-                epochs=epochs,
-                batch_size=batch_size,
-                validation_data=validation_data,
-                validation_split=validation_split,
-                sample_weight=sample_weight,
-                class_weight=class_weight,
-                callbacks=callbacks,
-                shuffle=shuffle,
-                verbose=verbose,
-                time_limit=time_limit,
-                on_nonfinite=on_nonfinite,
-            )
-        finally:
-            self.__dict__.pop("_fitting", None)
-
-    def _fit(
-        self,
-        X: Any,
-        y: Any,
-        *,
-        began: float,
-        epochs: int,
-        batch_size: int,
-        validation_data: tuple[Any, ...] | None,
-        validation_split: float,
-        sample_weight: Any,
-        class_weight: Any,
-        callbacks: Iterable[Callback],
-        shuffle: bool,
-        verbose: int,
-        time_limit: float | None,
-        on_nonfinite: str,
-    ) -> History:
         epochs = _count("epochs", epochs, 0)
         batch_size = _count("batch_size", batch_size, 1)
         if time_limit is not None and not time_limit >= 0:
@@ -501,7 +481,6 @@ class Trainer:
             "epoch": self.epoch,
             "cut": None if cut is None else {"position": cut.position, "results": cut.results, "rows": cut.rows},
             "seed": self.seed,
-            "stop": bool(self.stop_training),
             "run": self._described,
             "history": {
                 "history": self.history.history,
@@ -527,7 +506,6 @@ class Trainer:
                 vars(callback).update(attributes)
             raise
         self.epoch, self.seed, self._described = state["epoch"], state["seed"], state["run"]
-        self.stop_training = state.get("stop", False)
         cut = state["cut"]
         self.cut = (
             None if cut is None else Cut(cut["position"], cut["results"].reshape(cut["position"], -1), cut["rows"])
@@ -650,14 +628,12 @@ class Trainer:
             self.history = History()
             self.epoch, self.cut = plan.start, None
             described["start"], described["first_step"] = plan.start, self._step.steps
-        # A loaded run that was told to stop is over, unless it is given more epochs than it had.
-        over = self._resumed and self.stop_training and params["epochs"] <= self.history.params.get("epochs", 0)
         total = None if per_epoch is None else described["first_step"] + per_epoch * (plan.target - plan.start)
         self.optimizer.schedule.bind(per_epoch, total)
         self._step.rates.forget()
         self._described, self._active = described, active
         self.history.params, self.history.stopped = params, None
-        self._resumed, self.stop_training = False, over
+        self._resumed, self.stop_training = False, False
         for callback in active:
             callback.trainer, callback.params = self, params
         self._restore([c for c in active if c not in self.callbacks])  # these had theirs when the file was loaded
