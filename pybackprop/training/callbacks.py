@@ -138,6 +138,9 @@ class _Monitor(Callback):
 class EarlyStopping(_Monitor):
     """Stops when a metric has not improved for ``patience`` epochs.
 
+    A checkpoint holds that it has stopped the run: ``fit`` after a load returns at once then, unless it is given more
+    epochs than that run had.
+
     Args:
         monitor: name of the metric. Default ``"val_loss"``.
         patience: epochs without improvement that are endured. Default 0.
