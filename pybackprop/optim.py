@@ -310,16 +310,23 @@ class Adam(Optimizer):
         betas: decay of the two averages, each in [0, 1), default (0.9, 0.999).
         eps: added to the root, 0 or more, default 1e-8.
         weight_decay: L2 coefficient added to the gradient, 0 or more, default 0; `AdamW` decouples it.
+        eps_hat: divide by ``(sqrt(v) + eps) / sqrt(1 - beta2**t)``, as TensorFlow, Keras and scikit-learn do (the form
+            just before section 2.1 of the paper), default False.
         groups: options for some parameters, see the module's page.
 
     An embedding with ``sparse=True`` has only its touched rows updated, averages included, as in ``SparseAdam``.
 
     >>> Adam().hyper
-    {'beta1': 0.9, 'beta2': 0.999, 'eps': 1e-08, 'weight_decay': 0.0}
+    {'beta1': 0.9, 'beta2': 0.999, 'eps': 1e-08, 'weight_decay': 0.0, 'eps_hat': 0.0}
     """
 
     rule = "adam"
-    _options: ClassVar[Mapping[str, _Check]] = {"betas": _betas, "eps": _at_least_zero, "weight_decay": _at_least_zero}
+    _options: ClassVar[Mapping[str, _Check]] = {
+        "betas": _betas,
+        "eps": _at_least_zero,
+        "weight_decay": _at_least_zero,
+        "eps_hat": _flag,
+    }
 
     def __init__(
         self,
@@ -327,10 +334,11 @@ class Adam(Optimizer):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
+        eps_hat: bool = False,
         *,
         groups: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
-        super().__init__(lr, groups, betas=betas, eps=eps, weight_decay=weight_decay)
+        super().__init__(lr, groups, betas=betas, eps=eps, weight_decay=weight_decay, eps_hat=eps_hat)
 
 
 class AdamW(Adam):
@@ -343,6 +351,7 @@ class AdamW(Adam):
         betas: decay of the two averages, each in [0, 1), default (0.9, 0.999).
         eps: added to the root, 0 or more, default 1e-8.
         weight_decay: 0 or more, default 1e-2.
+        eps_hat: as in `Adam`.
         groups: options for some parameters, see the module's page.
 
     >>> AdamW(lr=1e-3, groups={VECTORS: dict(weight_decay=0)}).weight_decay
@@ -357,10 +366,11 @@ class AdamW(Adam):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 1e-2,
+        eps_hat: bool = False,
         *,
         groups: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
-        super().__init__(lr, betas, eps, weight_decay, groups=groups)
+        super().__init__(lr, betas, eps, weight_decay, eps_hat, groups=groups)
 
 
 class RMSprop(Optimizer):

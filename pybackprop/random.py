@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,6 +14,7 @@ __all__ = ["generator", "manual_seed"]
 
 _FIRST_SEED = 0  # every process starts here, so a script gives the same weights each time it runs
 _generator: np.random.Generator | None = None
+_own = threading.local()  # generators that a thread has for a while
 
 
 def manual_seed(seed: int) -> None:
@@ -44,10 +48,24 @@ def manual_seed(seed: int) -> None:
 
 def generator() -> np.random.Generator:
     """The NumPy generator in use."""
+    own: np.random.Generator | None = getattr(_own, "generator", None)
+    if own is not None:
+        return own
     if _generator is None:
         manual_seed(_FIRST_SEED)
     assert _generator is not None
     return _generator
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """A generator of its own for what this thread draws within the block."""
+    before = getattr(_own, "generator", None)
+    _own.generator = np.random.Generator(np.random.PCG64(seed))
+    try:
+        yield
+    finally:
+        _own.generator = before
 
 
 def draw_seed() -> int:

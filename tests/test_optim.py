@@ -27,18 +27,20 @@ def sgd(w, g, s, t, lr, momentum, dampening, nesterov, weight_decay):
     return w - lr * (g + momentum * s["b"] if nesterov else s["b"])
 
 
-def _adam_step(g, s, t, beta1, beta2, eps):
+def _adam_step(g, s, t, beta1, beta2, eps, eps_hat):
     s["m"] = beta1 * s.get("m", 0) + (1 - beta1) * g
     s["v"] = beta2 * s.get("v", 0) + (1 - beta2) * g * g
+    if eps_hat:
+        return s["m"] / (1 - beta1**t) * np.sqrt(1 - beta2**t) / (np.sqrt(s["v"]) + eps)
     return s["m"] / (1 - beta1**t) / (np.sqrt(s["v"] / (1 - beta2**t)) + eps)
 
 
-def adam(w, g, s, t, lr, beta1, beta2, eps, weight_decay):
-    return w - lr * _adam_step(g + weight_decay * w, s, t, beta1, beta2, eps)
+def adam(w, g, s, t, lr, beta1, beta2, eps, weight_decay, eps_hat):
+    return w - lr * _adam_step(g + weight_decay * w, s, t, beta1, beta2, eps, eps_hat)
 
 
-def adamw(w, g, s, t, lr, beta1, beta2, eps, weight_decay):
-    return w - lr * weight_decay * w - lr * _adam_step(g, s, t, beta1, beta2, eps)
+def adamw(w, g, s, t, lr, beta1, beta2, eps, weight_decay, eps_hat):
+    return w - lr * weight_decay * w - lr * _adam_step(g, s, t, beta1, beta2, eps, eps_hat)
 
 
 def rmsprop(w, g, s, t, lr, alpha, eps, momentum, centered, weight_decay):
@@ -73,7 +75,9 @@ OPTIMIZERS = [
     optim.Adam(lr=0.03),
     optim.Adam(lr=0.03, betas=(0.5, 0.9), eps=1e-3, weight_decay=0.1),
     optim.Adam(lr=0.03, betas=(0.0, 0.0)),
+    optim.Adam(lr=0.03, eps=1e-3, eps_hat=True),
     optim.AdamW(lr=0.03),
+    optim.AdamW(lr=0.03, eps=1e-3, eps_hat=True),
     optim.AdamW(lr=0.03, weight_decay=0.5),
     optim.AdamW(lr=0.03, weight_decay=0.0),
     optim.RMSprop(lr=0.02),
@@ -320,7 +324,7 @@ def test_copies_and_pickles():
 
 
 def test_repr_is_what_one_would_write():
-    assert repr(optim.Adam()) == "Adam(lr=0.001, betas=(0.9, 0.999), eps=1e-08, weight_decay=0.0)"
+    assert repr(optim.Adam()) == "Adam(lr=0.001, betas=(0.9, 0.999), eps=1e-08, weight_decay=0.0, eps_hat=False)"
     assert eval(repr(optim.SGD(0.5, groups={"*": dict(lr_scale=2.0)})), vars(optim)).groups["*"]["lr_scale"] == 2
 
 
@@ -343,7 +347,7 @@ def test_repr_is_what_one_would_write():
         (
             lambda: optim.Adam(groups={"*": dict(momentum=0.9)}),
             ValueError,
-            r"groups\['\*'\]: Adam has no option 'momentum'; a group takes betas, eps, weight_decay, lr_scale, frozen.",
+            r"groups\['\*'\]: Adam has no option 'momentum'; a group takes betas, eps, weight_decay, eps_hat, lr_scale, frozen.",
         ),
         (lambda: optim.Adam(groups={"*": dict(lr=0.1)}), ValueError, "no lr of its own; give lr_scale, a factor on lr"),
         (lambda: optim.Adam(groups={"*": dict(lr_scale=-1)}), ValueError, r"\['lr_scale'\] must be 0 or more, got -1"),

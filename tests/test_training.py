@@ -784,3 +784,26 @@ def test_a_checkpoint_from_before_any_fit_can_be_fitted(tmp_path):
     second = new()
     second.load_checkpoint(tmp_path / "c")
     assert len(second.fit(X, y, epochs=2, verbose=0).history["loss"]) == 2
+
+
+def test_shuffle_by_a_function():
+    X, y = np.arange(12, dtype=np.float32).reshape(-1, 1), np.zeros((12, 1), np.float32)
+    seen = []
+
+    def order(epoch, rows):
+        seen.append((epoch, rows))
+        return np.roll(np.arange(rows), epoch)
+
+    def fitted(shuffle, rows):
+        pb.manual_seed(0)
+        trainer = pb.Trainer(nn.Linear(1, 1), loss=nn.MSELoss(), optimizer=optim.SGD(lr=1e-3))
+        trainer.fit(X[rows], y, epochs=2 if callable(shuffle) else 1, batch_size=5, shuffle=shuffle, verbose=0)
+        return trainer
+
+    by_function = fitted(order, slice(None))
+    assert seen == [(0, 12), (1, 12)]
+    twin = fitted(False, slice(None))
+    twin.fit(np.roll(X, 1, axis=0), y, epochs=1, batch_size=5, shuffle=False, verbose=0)
+    np.testing.assert_array_equal(by_function.model.weight.numpy(), twin.model.weight.numpy())
+    with pytest.raises(ValueError, match="shuffle gave 3 row numbers for 12 rows"):
+        fitted(lambda epoch, rows: np.arange(3), slice(None))

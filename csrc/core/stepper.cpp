@@ -360,11 +360,12 @@ void Stepper::sweep_finite(int group, double scale, double clip, char* w, const 
 }
 
 // Norm, clip, sweep. Every thread adds up the same pieces in the same order, so the scale is the same everywhere.
-// False, in every thread: the gradients are not finite, and nothing has changed. If parameters have been updated
-// within the backward pass, the rest is updated like them: see Refused::piece.
+// False, in every thread: the gradients are not finite, and nothing has changed. Where parameters are updated as soon as
+// their own gradient is final, the rest is updated like them: see Refused::piece. To look through all of a large span
+// first would cost an eighth more memory traffic.
 bool Stepper::apply(int thread, int threads, Barrier& barrier, const Binding* b, const std::vector<Chunk>& chunks,
                     double scale) {
-  const bool f64 = dtype_ == DType::f64, begun = b && b->has_updates();
+  const bool f64 = dtype_ == DType::f64, each = (b && b->has_updates()) || (watching_ && updates_early());
   if (options_.clip_norm > 0) {
     const int64_t n = span_ / item_, pieces = (n + kPiece - 1) / kPiece;
     for (int64_t i = share(pieces, thread, threads); i < share(pieces, thread + 1, threads); ++i)
@@ -381,7 +382,7 @@ bool Stepper::apply(int thread, int threads, Barrier& barrier, const Binding* b,
     const double norm = std::sqrt(total) * scale;
     if (watching_ && !std::isfinite(norm)) return false;
     scale *= std::min(1.0, options_.clip_norm / (norm + 1e-6));
-  } else if (watching_ && !begun && options_.accumulate == 1 && !finite_gradients(thread, threads, barrier, b)) {
+  } else if (watching_ && !each && options_.accumulate == 1 && !finite_gradients(thread, threads, barrier, b)) {
     return false;
   }
   const double clip = options_.clip_value > 0 ? options_.clip_value : INFINITY;
@@ -389,7 +390,7 @@ bool Stepper::apply(int thread, int threads, Barrier& barrier, const Binding* b,
   const int64_t n = int64_t(chunks.size());
   for (int64_t i = share(n, thread, threads); i < share(n, thread + 1, threads); ++i) {
     const Chunk& c = chunks[size_t(i)];
-    if (begun)
+    if (each)
       sweep_finite(c.group, scale, clip, c.w, c.g, c.state, {1, c.n, 0});
     else
       sweep(numbers_[size_t(c.group)], scale, clip, c.w, c.g, c.state, {1, c.n, 0});
@@ -405,7 +406,7 @@ bool Stepper::apply(int thread, int threads, Barrier& barrier, const Binding* b,
       for (size_t s = 0; s < sparse_states_.size(); ++s) rows[s] = sparse_states_[s][k]->data() + r.rows[i] * width;
       char* const w = params_[k]->data() + r.rows[i] * width;
       const char* const g = static_cast<const char*>(r.values) + i * width;
-      if (begun)
+      if (each)
         sweep_finite(groups_[k], scale, clip, w, g, rows, {1, r.width, 0});
       else
         sweep(numbers_[size_t(groups_[k])], scale, clip, w, g, rows, {1, r.width, 0});
@@ -625,7 +626,7 @@ double Stepper::backward(Binding& b) {
   return output(b, 0);
 }
 
-bool Stepper::apply_all(double lr) {
+Refused Stepper::apply_all(double lr) {
   prepare_numbers(lr);
   bad_gradient_.store(false, std::memory_order_relaxed);
   struct Call {
@@ -643,16 +644,17 @@ bool Stepper::apply_all(double lr) {
         if (thread == 0) c.applied = applied;
       },
       &call);
-  return call.applied;
+  if (!call.applied) return Refused::gradient;
+  return bad_gradient_.load(std::memory_order_relaxed) ? Refused::piece : Refused::no;
 }
 
 void Stepper::update(double lr) {
   bind_params();
   if (!(options_.accumulate > 1 ? summed_ > 0 : last_ != nullptr))
     throw ValueError("update was called without gradients: call backward first");
-  refusal_.why = Refused::no;
-  if (apply_all(lr)) return finished_update();
-  refusal_ = {Refused::gradient, NAN, last_ ? last_->state : RunState{}, std::max<int64_t>(micro, 1)};
+  refusal_.why = apply_all(lr);
+  if (refusal_.why == Refused::no) return finished_update();
+  refusal_ = {refusal_.why, NAN, last_ ? last_->state : RunState{}, std::max<int64_t>(micro, 1)};
   zero_grad();
 }
 
@@ -662,7 +664,8 @@ void Stepper::step_with_host(Binding& b, double lr) {
   if (!compute(b)) return;
   last_ = &b;
   if (options_.accumulate > 1) summed_ = micro + 1;
-  if (update && !apply_all(lr)) return refuse(b, Refused::gradient);
+  const Refused why = update ? apply_all(lr) : Refused::no;
+  if (why != Refused::no) return refuse(b, why);
   commit(b);
   finished_batch(b, update);
 }

@@ -122,7 +122,7 @@ class Stepper {
                     const Extent& extent) const;
   bool apply(int thread, int threads, Barrier& barrier, const Binding* b, const std::vector<Chunk>& chunks,
              double scale);
-  bool apply_all(double lr);
+  Refused apply_all(double lr);
   void commit(const Binding& b);
   bool finite_loss(const Binding& b) const;
   bool compute(Binding& b);

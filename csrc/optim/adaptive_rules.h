@@ -8,14 +8,15 @@ namespace {
 // Adam, Kingma and Ba 2015 (arXiv 1412.6980), and AdamW, Loshchilov and Hutter 2019 (arXiv 1711.05101):
 //   m = beta1 * m + (1 - beta1) * g;  v = beta2 * v + (1 - beta2) * g^2
 //   w -= lr / (1 - beta1^t) * m / (sqrt(v) / sqrt(1 - beta2^t) + eps)
-// where the step's factor is put into the divisor's two numbers.
+// where the step's factor is put into the divisor's two numbers. With eps_hat the root is (sqrt(v) + eps) / sqrt(1 -
+// beta2^t) instead: the form just before section 2.1 of Kingma and Ba, which TensorFlow and scikit-learn have.
 // Adam adds weight_decay * w to g; AdamW also takes lr * weight_decay * w off w. The decay is subtracted together with
 // the step, in one rounding: 1 - lr * weight_decay as a float factor would lose most digits of a small decay.
 template <bool kDecoupled>
 struct AdamRule {
   static constexpr const char* name = kDecoupled ? "adamw" : "adam";
-  static constexpr const char* hyper[] = {"beta1", "beta2", "eps", "weight_decay", nullptr};
-  static constexpr double defaults[] = {0.9, 0.999, 1e-8, kDecoupled ? 1e-2 : 0.0};
+  static constexpr const char* hyper[] = {"beta1", "beta2", "eps", "weight_decay", "eps_hat", nullptr};
+  static constexpr double defaults[] = {0.9, 0.999, 1e-8, kDecoupled ? 1e-2 : 0.0, 0.0};
   static constexpr const char* states[] = {"exp_avg", "exp_avg_sq", nullptr};
   static constexpr bool sparse = true;
   enum { kDecay, kFresh1, kBeta2, kFresh2, kRoot, kEps };
@@ -28,7 +29,7 @@ struct AdamRule {
     numbers.v[kBeta2] = h[1];
     numbers.v[kFresh2] = 1.0 - h[1];
     numbers.v[kRoot] = moves ? 1.0 / (by * ::sqrt(1.0 - pow(h[1], t))) : 0.0;
-    numbers.v[kEps] = moves ? h[2] / by : HUGE_VAL;
+    numbers.v[kEps] = !moves ? HUGE_VAL : h[4] != 0 ? h[2] * numbers.v[kRoot] : h[2] / by;
   }
 
   template <class T>

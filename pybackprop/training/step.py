@@ -197,7 +197,7 @@ class TrainStep:
 
         Raises:
             ValueError: there are none.
-            NonFiniteError: they are not finite; nothing has changed but that they are gone.
+            NonFiniteError: they are not finite, and are gone; see ``NonFiniteError.applied_in_part``.
         """
         self._needed()
         if self._last is None:

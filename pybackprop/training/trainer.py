@@ -174,7 +174,7 @@ class Trainer:
         sample_weight: Any = None,
         class_weight: Any = None,
         callbacks: Iterable[Callback] = (),
-        shuffle: bool = True,
+        shuffle: bool | Callable[[int, int], np.ndarray] = True,
         verbose: int = 1,
         time_limit: float | None = None,
         on_nonfinite: str = "raise",
@@ -199,7 +199,8 @@ class Trainer:
             class_weight: ``{label: weight}``, or ``"balanced"``: inverse to the classes' frequencies; multiplies
                 ``sample_weight``.
             callbacks: besides those of the Trainer.
-            shuffle: a new order of rows in every epoch, from ``seed`` and the epoch's number. Default True.
+            shuffle: a new order of rows in every epoch, from ``seed`` and the epoch's number; or a function of the
+                epoch's number and the number of rows that gives the row numbers in order. Default True.
             verbose: 0 shows nothing, 1 a progress bar with the time left. Default 1.
             time_limit: seconds after which training ends at the next batch, validation included as far as it can be
                 foreseen.
@@ -295,9 +296,13 @@ class Trainer:
             self._check_resumed(described)
             plan = self._plan(epochs, batches.count, time_limit, began, verbose)
             plan.close = batches.close
+            order = shuffle if callable(shuffle) else functools.partial(epoch_order, self.seed) if shuffle else _as_is
 
             def begin(epoch: int, cut: Cut | None) -> EpochRun:
-                batches.set_order(epoch_order(self.seed, epoch, batches.rows) if shuffle else None)
+                rows_in_order = order(epoch, batches.rows)
+                if rows_in_order is not None and len(rows_in_order) != batches.rows:
+                    raise ValueError(f"shuffle gave {len(rows_in_order)} row numbers for {batches.rows} rows")
+                batches.set_order(rows_in_order)
                 return EpochRun(self._step, batches, cut.position if cut else 0, cut.results if cut else None)
 
             plan.epoch = begin
@@ -647,6 +652,10 @@ class Trainer:
                     callback.load_state_dict(state)
                     del self._callback_states[i]
                     break
+
+
+def _as_is(epoch: int, rows: int) -> None:
+    """The order of an epoch's rows: their own."""
 
 
 def _no_epoch(epoch: int, cut: Cut | None) -> Any:

@@ -2,6 +2,7 @@
 
 import warnings
 
+import numpy as np
 import sklearn
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 
@@ -74,7 +75,7 @@ class Fit:
             batch_size=case["batch"],
             learning_rate_init=case["lr"],
             max_iter=case["epochs"],
-            n_iter_no_change=case["epochs"] + 1,
+            n_iter_no_change=np.inf,  # the count goes on through warm starts
             warm_start=True,
         )
         some = slice(0, 2 * case["batch"])
