@@ -360,9 +360,9 @@ void Stepper::sweep_finite(int group, double scale, double clip, char* w, const 
 }
 
 // Norm, clip, sweep. Every thread adds up the same pieces in the same order, so the scale is the same everywhere.
-// False, in every thread: the gradients are not finite, and nothing has changed. Where parameters are updated as soon as
-// their own gradient is final, the rest is updated like them: see Refused::piece. To look through all of a large span
-// first would cost an eighth more memory traffic.
+// False, in every thread: the gradients are not finite, and nothing has changed. Where parameters are updated as soon
+// as their own gradient is final, the rest is updated like them: see Refused::piece. To look through all of a large
+// span first would cost an eighth more memory traffic.
 bool Stepper::apply(int thread, int threads, Barrier& barrier, const Binding* b, const std::vector<Chunk>& chunks,
                     double scale) {
   const bool f64 = dtype_ == DType::f64, each = (b && b->has_updates()) || (watching_ && updates_early());
