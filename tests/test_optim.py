@@ -347,7 +347,7 @@ def test_repr_is_what_one_would_write():
         (
             lambda: optim.Adam(groups={"*": dict(momentum=0.9)}),
             ValueError,
-            r"groups\['\*'\]: Adam has no option 'momentum'; a group takes betas, eps, weight_decay, eps_hat, lr_scale, ",
+            r"groups\['\*'\]: Adam has no option 'momentum'; a group takes betas, eps, weight_decay, eps_hat, lr_scale",
         ),
         (lambda: optim.Adam(groups={"*": dict(lr=0.1)}), ValueError, "no lr of its own; give lr_scale, a factor on lr"),
         (lambda: optim.Adam(groups={"*": dict(lr_scale=-1)}), ValueError, r"\['lr_scale'\] must be 0 or more, got -1"),
