@@ -33,6 +33,7 @@ _COUNT = Interval(Integral, 1, None, closed="left")
 class MLP(BaseEstimator):
     """What classifier and regressor share."""
 
+    _dropout_seed = 0
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         "hidden_layer_sizes": ["array-like", _COUNT],
         "activation": [StrOptions(set(ACTIVATIONS)), list, tuple],

@@ -34,17 +34,17 @@ class Net(BaseEstimator):
             if name != "self":
                 setattr(self, name, value)
         for name, value in options.items():
-            self._check_option(name)
             setattr(self, name, value)
         self._options = sorted(options)
 
-    def _check_option(self, name: str) -> None:
-        prefix, _, rest = name.partition("__")
-        if prefix not in _PREFIXES or not rest:
-            raise TypeError(
-                f"{type(self).__name__} has no argument {name!r}; those of the module are module__…, of the optimizer "
-                "optimizer__…"
-            )
+    def _check_options(self) -> None:
+        """Whether all options have an owner; `fit` asks, because scikit-learn wants no errors from constructors."""
+        for name in self._options:
+            if not _is_nested(name):
+                raise TypeError(
+                    f"{type(self).__name__} has no argument {name!r}; those of the module are module__…, of the "
+                    "optimizer optimizer__…"
+                )
 
     # Parameters.
 
@@ -59,7 +59,6 @@ class Net(BaseEstimator):
         }
         super().set_params(**{name: value for name, value in params.items() if name not in nested})
         for name, value in nested.items():
-            self._check_option(name)
             setattr(self, name, value)
         self._options = sorted({*self._options, *nested})
         return self
@@ -71,6 +70,7 @@ class Net(BaseEstimator):
     # Fitting.
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, validation_data: Any, incremental: bool) -> Any:
+        self._check_options()
         first = not hasattr(self, "module_") or (not self.warm_start and not incremental)
         X, y = validate_data(
             self, X, y, dtype=self.dtype, allow_nd=True, multi_output=True, y_numeric=self._numeric, reset=first
@@ -393,6 +393,11 @@ class NetRegressor(RegressorMixin, Net):
 
     def _metrics(self) -> list[str]:
         return []
+
+
+def _is_nested(name: str) -> bool:
+    prefix, _, rest = name.partition("__")
+    return prefix in _PREFIXES and bool(rest)
 
 
 def _column(y: Any) -> Any:
