@@ -75,7 +75,9 @@ def assert_twins(mine, other, X, rtol=1e-9):
 @pytest.mark.parametrize("target", ["several classes", "two classes", "names"])
 @pytest.mark.parametrize("options", CLASSIFIERS.values(), ids=CLASSIFIERS)
 def test_classifiers(options, target):
-    y = {"several classes": y_digits, "two classes": y_digits % 2, "names": np.array(list("zyxwvutsrq"))[y_digits]}[target]
+    y = {"several classes": y_digits, "two classes": y_digits % 2, "names": np.array(list("zyxwvutsrq"))[y_digits]}[
+        target
+    ]
     options = {**dict(max_iter=6, random_state=3), **options}
     pair = [fit(m.MLPClassifier(**options), X_digits, y) for m in (ours, theirs)]
     assert_twins(*pair, X_digits, 1e-6 if options.get("solver") == "lbfgs" else 1e-9)

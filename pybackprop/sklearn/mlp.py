@@ -189,7 +189,7 @@ class MLP(BaseEstimator):
         self.n_layers_ = len(widths)
         self._dropout_seed = 0
         self._rest: dict[str, np.ndarray] = {}
-        self._held = None
+        self._held: Held | None = None
         names = self._activations(len(widths) - 2)
         names.append(self.activation if isinstance(self.activation, str) else (names or ["relu"])[-1])
         self.coefs_, self.intercepts_ = [], []
@@ -203,9 +203,9 @@ class MLP(BaseEstimator):
             self.loss_curve_: list[float] = []
             self.validation_loss_curve_: list[float] = []
             self._no_improvement_count = 0
-            self.validation_scores_: list[float] | None = [] if self.early_stopping else None
-            self.best_validation_score_ = -np.inf if self.early_stopping else None
-            self.best_loss_ = None if self.early_stopping else np.inf
+            self.validation_scores_: Any = [] if self.early_stopping else None
+            self.best_validation_score_: Any = -np.inf if self.early_stopping else None
+            self.best_loss_: Any = None if self.early_stopping else np.inf
 
     def _objective(self, weighted: bool, validated: bool) -> MLPObjective:
         options = {"alpha": self.alpha, "weighted": weighted, "validated": validated, **self._loss_options()}
@@ -511,7 +511,7 @@ class MLPClassifier(ClassifierMixin, MLP):
         y = _column(np.asarray(y))
         strange = np.setdiff1d(unique_labels(y), self.classes_)
         if len(strange):
-            raise ValueError(f"validation_data has the class {strange[0]!r}, which y does not have")
+            raise ValueError(f"validation_data has the class {strange[0]}, which y does not have")
         return self._target(y)
 
     def _columns(self, target: np.ndarray) -> int:
@@ -534,10 +534,8 @@ class MLPClassifier(ClassifierMixin, MLP):
 
     def _score(self, target: np.ndarray, outputs: np.ndarray, weight: np.ndarray | None) -> float:
         """The accuracy."""
-        if target.ndim == 1:
-            right = outputs.argmax(axis=1) == target
-        else:
-            right = ((outputs > 0.5) == target).all(axis=1)
+        several = target.ndim == 1
+        right = outputs.argmax(axis=1) == target if several else ((outputs > 0.5) == target).all(axis=1)
         return float(np.average(right, weights=weight))
 
     def __sklearn_tags__(self) -> Any:

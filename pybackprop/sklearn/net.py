@@ -82,7 +82,7 @@ class Net(BaseEstimator):
         if first:
             seed = int(check_random_state(self.random_state).randint(1 << 31))
             self.module_ = self._build(X.shape[1:], seed)
-            self._trainer = None
+            self._trainer: Any = None
             self._seed = seed
         if self._trainer is None or not incremental:
             self._trainer = self._make_trainer()
@@ -160,24 +160,22 @@ class Net(BaseEstimator):
     def _outputs(self, X: Any) -> np.ndarray:
         check_is_fitted(self)
         X = validate_data(self, X, dtype=self.dtype, allow_nd=True, reset=False)
-        if self._trainer is None:
-            self._trainer = self._make_trainer()
         return self._trainer.predict(X)
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(super().__getstate__())
         trainer = state.pop("_trainer", None)
         if trainer is not None:
-            state["_trainer_state"] = trainer.state()["optimizer"]
+            state["_training"] = trainer.epoch, trainer.state()["optimizer"]
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        moments = state.pop("_trainer_state", None)
+        training = state.pop("_training", None)
         super().__setstate__(state)
-        if hasattr(self, "module_"):
+        if training is not None:
             self._trainer = self._make_trainer()
-            if moments is not None:
-                self._trainer._step.load_state_dict(moments)
+            self._trainer.epoch = training[0]  # epochs are shuffled by their number
+            self._trainer._step.load_state_dict(training[1])
 
 
 class NetClassifier(ClassifierMixin, Net):
@@ -293,7 +291,7 @@ class NetClassifier(ClassifierMixin, Net):
             return np.asarray(y, self.dtype)
         strange = np.setdiff1d(y, self.classes_)
         if len(strange):
-            raise ValueError(f"y has the class {strange[0]!r}, which is not among {list(self.classes_)}")
+            raise ValueError(f"y has the class {strange[0]}, which is not among {self.classes_.tolist()}")
         return np.searchsorted(self.classes_, y).astype(np.int64)
 
     def _n_outputs(self) -> int:

@@ -123,7 +123,7 @@ class Held:
 
     def read(self) -> None:
         """Take the network's weights over."""
-        layers = list(self.network.layer)
+        layers: list[Any] = list(self.network.layer)
         arrays = _core.read_all([layer.weight._param for layer in layers] + [layer.bias._param for layer in layers])
         self.coefs = [_frozen(np.ascontiguousarray(array.T)) for array in arrays[: len(layers)]]
         self.intercepts = [_frozen(array) for array in arrays[len(layers) :]]

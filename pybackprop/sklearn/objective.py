@@ -23,9 +23,9 @@ def output_of(loss: str) -> str:
 class MLPObjective:
     """A loss summed over outputs and averaged over rows, and the L2 term that scikit-learn has.
 
-    ``loss + alpha / 2 * sum(coef ** 2) / rows``, where ``rows`` are those of the batch, or the sum of their weights. The
-    gradient is scikit-learn's. What it shows as the loss of several columns of a squared error is their mean, though the
-    gradient is that of their sum; it is ``shown`` here.
+    ``loss + alpha / 2 * sum(coef ** 2) / rows``, where ``rows`` are those of the batch, or the sum of their weights.
+    The gradient is scikit-learn's. What it shows as the loss of several columns of a squared error is their mean,
+    though the gradient is that of their sum; it is ``shown`` here.
 
     Args:
         loss: ``"log_loss"`` (a column for each label), ``"multiclass_log_loss"`` (class numbers), or one of `LOSSES`.
