@@ -487,3 +487,21 @@ class TerminateOnNaN(Callback):
     def on_train_nonfinite(self, error: NonFiniteError) -> None:
         self.error = error
         self.trainer.stop_training = True
+
+
+# Public here, as the others are; these files need the base class above.
+from .plateau import ReduceLROnPlateau  # noqa: E402
+from .tensorboard import TensorBoard  # noqa: E402
+
+__all__ = [
+    "CSVLogger",
+    "Callback",
+    "EarlyStopping",
+    "LambdaCallback",
+    "LearningRateScheduler",
+    "ModelCheckpoint",
+    "ReduceLROnPlateau",
+    "TensorBoard",
+    "TerminateOnNaN",
+    "latest_checkpoint",
+]
