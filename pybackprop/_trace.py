@@ -38,6 +38,18 @@ def spec_of(array: Any) -> Spec:
     return Spec(array.shape, kind in "iu")
 
 
+def specs_of(structure: Any) -> Any:
+    """Nested arguments with a Spec in the place of each array and Tensor; what is neither stays."""
+    leaves, tree = flatten(structure)
+
+    def spec(x: Any) -> Any:
+        if isinstance(x, Tensor):
+            return Spec(x.shape, x._integer)
+        return spec_of(x) if isinstance(x, np.ndarray) else x
+
+    return unflatten(tree, [spec(leaf) for leaf in leaves])
+
+
 # Nested arguments. A hashable tree describes a structure: ARRAY for a leaf, ("static", value) for what is no array.
 ARRAY = "array"
 

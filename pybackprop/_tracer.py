@@ -15,11 +15,12 @@ if TYPE_CHECKING:
 
 
 class Node(NamedTuple):
-    """An operation as it was traced; values are ids of the graph."""
+    """An operation as it was traced; values are ids of the graph, ``module`` the id() of that in whose forward it is."""
 
     op: str
     inputs: list[int]
     outputs: tuple[int, ...]
+    module: int | None
 
 
 class _Local(threading.local):
@@ -82,6 +83,11 @@ class Tracer:
     def place(self) -> str:
         return self._places[id(self._stack[-1])][1] if self._stack else self._base_place
 
+    @property
+    def outside(self) -> bool:
+        """Whether no module is being called."""
+        return not self._stack
+
     def _adopt(self, root: Module, own: bool) -> None:
         name = type(root).__name__
         inside = f" in {self.place}" if self._stack else ""
@@ -128,9 +134,13 @@ class Tracer:
         """Adds a node; gives a Tensor, or a tuple of them if the op has several outputs."""
         taken = [self.lift(x, op)._value for x in inputs]
         values = self.graph.node(op, taken, self.place, **attrs)
-        self.nodes.append(Node(op, taken, values))
+        self.record(op, taken, values)
         outputs = tuple(_tensor.Tensor(self, v) for v in values)
         return outputs[0] if len(outputs) == 1 else outputs
+
+    def record(self, op: str, inputs: list[int], outputs: tuple[int, ...]) -> None:
+        """Remembers a node that was added to the graph."""
+        self.nodes.append(Node(op, inputs, outputs, id(self._stack[-1]) if self._stack else None))
 
     def lift(self, x: Any, op: str = "Tensor", integer: bool = False) -> _tensor.Tensor:
         """``x`` as a Tensor of this trace; numbers and arrays become constants, of integers if ``integer``."""

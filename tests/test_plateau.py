@@ -9,8 +9,8 @@ import pytest
 
 import pybackprop as pb
 from pybackprop import nn, optim
-from pybackprop.training.callbacks import ModelCheckpoint, ReduceLROnPlateau
 from pybackprop.training import LambdaCallback
+from pybackprop.training.callbacks import ModelCheckpoint, ReduceLROnPlateau
 
 
 def rates(values, lr=1.0, **options):

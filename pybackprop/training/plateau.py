@@ -1,4 +1,4 @@
-"""The learning rate lowered when a metric stands still, as a callback. The rule itself is ``optim.ReduceLROnPlateau``."""
+"""A callback that lowers the learning rate when a metric stands still, by the rule of ``optim.ReduceLROnPlateau``."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class ReduceLROnPlateau(_Monitor):
         self.reductions: list[tuple[int, float]] = []
 
     def _new_rule(self) -> Rule:
-        # Keras reduces in the epoch in which PyTorch's count would reach patience, and counts the cooldown's last epoch.
+        # Keras reduces one epoch earlier than PyTorch does, and counts the last epoch of a cooldown again.
         return Rule(
             0.0,
             mode="min" if self._sign > 0 else "max",
