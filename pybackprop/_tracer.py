@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Node(NamedTuple):
-    """An operation as it was traced; values are ids of the graph, ``module`` the id() of that in whose forward it is."""
+    """An operation as it was traced: ids of values in the graph, and ``id()`` of the module in whose forward it is."""
 
     op: str
     inputs: list[int]

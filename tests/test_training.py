@@ -721,22 +721,6 @@ class TestCheckpoints:
         assert b.epoch == a.epoch and bits(u.model) == bits(whole.model)
 
 
-def test_plot(data, tmp_path):
-    pytest.importorskip("matplotlib")
-    history = trainer().fit(*data, epochs=4, validation_split=0.2, verbose=0)
-    figure = history.plot(tmp_path / "curve.png")
-    assert (tmp_path / "curve.png").read_bytes()[:4] == b"\x89PNG"
-    assert [a.get_ylabel() for a in figure.axes] == ["loss", "accuracy"] and figure.axes[0].get_xlabel() == "epoch"
-    with pytest.raises(ValueError, match="history is empty"):
-        pb.History().plot()
-
-
-def test_plot_without_matplotlib(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
-    with pytest.raises(ImportError, match=r"pip install \"pybackprop\[demo\]\""):
-        pb.History().plot()
-
-
 class TestMetricsOfTargets:
     def trainer(self, loss, outputs):
         model = nn.Linear(2, outputs)
