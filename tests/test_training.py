@@ -536,20 +536,6 @@ class TestRuns:
         after = t.model.state_dict()
         assert (before["0.weight"] == after["0.weight"]).all() and (before["3.weight"] != after["3.weight"]).any()
 
-    @pytest.mark.parametrize("verbose", [0, 1])
-    def test_progress(self, data, verbose, capfd):
-        trainer().fit(*data, epochs=2, verbose=verbose)
-        out, err = capfd.readouterr()
-        assert bool(out + err) == bool(verbose)
-        if verbose:
-            assert "epoch 2/2" in out + err and "loss" in out + err
-
-    def test_progress_without_tqdm(self, data, monkeypatch, capfd):
-        monkeypatch.setitem(__import__("sys").modules, "tqdm.auto", None)
-        trainer().fit(*data, epochs=2, verbose=1)
-        out, _ = capfd.readouterr()
-        assert len(out.splitlines()) == 2 and out.startswith("epoch 1/2  loss")
-
 
 class TestCheckpoints:
     def run(self, epochs, data, path=None, at=None, **options):
