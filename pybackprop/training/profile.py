@@ -49,6 +49,14 @@ class Profile:
         steps, threads: measured, and taking part.
         limits: ``{"gflops": …, "update gbytes": …}``: multiply-adds in registers, and a pass in place over as much
             memory as the update works on, of these threads.
+
+    Example:
+        >>> import numpy as np, pybackprop as pb
+        >>> from pybackprop import nn, optim
+        >>> trainer = pb.Trainer(nn.Linear(4, 1), loss=nn.MSELoss(), optimizer=optim.SGD(lr=0.1))
+        >>> profile = trainer.profile(np.ones((64, 4)), np.ones((64, 1)), steps=4)
+        >>> profile.steps, [row["name"] for row in profile.rows][-1]
+        (4, 'rest')
     """
 
     def __init__(
