@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import time
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
@@ -67,6 +68,19 @@ def test_a_bar_in_a_terminal(data, verbose, capfd):
     if verbose:
         last = err.rstrip().split("\r")[-1]
         assert last.startswith("epoch 2/2: 100%") and "4/4" in last and "loss" in last
+
+
+def test_a_bar_that_was_fast_does_not_stand_still_when_it_is_slow(capfd):
+    pytest.importorskip("tqdm")
+    shown = progress.Progress(True, 1, 0, 10**9)
+    begin, n = time.monotonic(), 0
+    while time.monotonic() - begin < 0.3:
+        n += 1000
+        shown.chunk(n, {"loss": 1.0})
+    time.sleep(0.12)  # tqdm draws ten times a second
+    shown.chunk(n + 1, {"loss": 0.125})
+    assert "loss 0.125" in capfd.readouterr().err
+    shown.close()
 
 
 def test_the_bar_counts_batches_and_shows_the_last_validation(data, bars):

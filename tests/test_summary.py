@@ -109,6 +109,14 @@ def test_what_it_remembers_is_not_part_of_a_copy_and_traces_nothing_anew():
         assert twin.summary().inputs is None
 
 
+def test_a_first_call_in_another_thread_disturbs_no_walk_through_the_model():
+    model = nn.Sequential(nn.Linear(3, 2), nn.Tanh())
+    walk = model.named_parameters()
+    next(walk)
+    model(np.ones((4, 3)))  # the model remembers programs and shapes now
+    assert [name for name, _ in walk] == ["0.bias"]
+
+
 def test_several_inputs_and_arrays_say_the_same(rng):
     class Two(nn.Module):
         def __init__(self):

@@ -98,7 +98,7 @@ def _bar_class() -> Any:
 
 def _in_notebook() -> bool:
     """Whether a kernel runs this that can show widgets; IPython is not imported for it."""
-    ipython = sys.modules.get("IPython")
+    ipython: Any = sys.modules.get("IPython")
     shell = ipython.get_ipython() if hasattr(ipython, "get_ipython") else None
     return "IPKernelApp" in getattr(shell, "config", ())
 
