@@ -39,15 +39,19 @@ def spec_of(array: Any) -> Spec:
 
 
 def specs_of(structure: Any) -> Any:
-    """Nested arguments with a Spec in the place of each array and Tensor; what is neither stays."""
+    """Nested arguments with a Spec in the place of each array and Tensor; None if there is more in them than numbers."""
     leaves, tree = flatten(structure)
-
-    def spec(x: Any) -> Any:
+    specs: list[Any] = []
+    for x in leaves:
         if isinstance(x, Tensor):
-            return Spec(x.shape, x._integer)
-        return spec_of(x) if isinstance(x, np.ndarray) else x
-
-    return unflatten(tree, [spec(leaf) for leaf in leaves])
+            specs.append(Spec(x.shape, x._integer))
+        elif isinstance(x, np.ndarray) and x.dtype.kind in "fiub":
+            specs.append(spec_of(x))
+        elif isinstance(x, (int, float, np.generic)):
+            specs.append(x)
+        else:
+            return None
+    return unflatten(tree, specs)
 
 
 # Nested arguments. A hashable tree describes a structure: ARRAY for a leaf, ("static", value) for what is no array.

@@ -83,11 +83,6 @@ class Tracer:
     def place(self) -> str:
         return self._places[id(self._stack[-1])][1] if self._stack else self._base_place
 
-    @property
-    def outside(self) -> bool:
-        """Whether no module is being called."""
-        return not self._stack
-
     def _adopt(self, root: Module, own: bool) -> None:
         name = type(root).__name__
         inside = f" in {self.place}" if self._stack else ""

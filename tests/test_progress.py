@@ -77,8 +77,9 @@ def test_a_bar_that_was_fast_does_not_stand_still_when_it_is_slow(capfd):
     while time.monotonic() - begin < 0.3:
         n += 1000
         shown.chunk(n, {"loss": 1.0})
-    time.sleep(0.12)  # tqdm draws ten times a second
-    shown.chunk(n + 1, {"loss": 0.125})
+    for loss in (0.5, 0.25, 0.125):
+        time.sleep(0.12)  # tqdm draws ten times a second
+        shown.chunk(n := n + 1, {"loss": loss})
     assert "loss 0.125" in capfd.readouterr().err
     shown.close()
 

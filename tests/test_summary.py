@@ -86,6 +86,31 @@ def test_it_knows_the_shapes_of_the_last_call():
     assert str(model.summary()) == str(model.summary(np.arange(7)))
     model(np.arange(3), scale=2.0)
     assert model.summary().inputs == {0: (3,), "scale": ()}
+    assert model.shared.summary().inputs == (3, 4) and model.unused.summary().inputs is None
+
+
+def test_it_keeps_no_objects_of_ones_own(rng):
+    """They may hold Tensors, and with them a whole trace."""
+
+    class Box:
+        def __init__(self, tensor):
+            self.tensor = tensor
+
+    class Inner(nn.Module):
+        def forward(self, box, factor):
+            return box.tensor * factor
+
+    class Outer(nn.Module):
+        def __init__(self):
+            self.inner, self.twice = Inner(), nn.Tanh()
+
+        def forward(self, x):
+            return self.twice(self.inner(Box(x), 2))
+
+    model = Outer()
+    model(rng.normal(size=(2, 3)))
+    assert model.inner.summary().inputs is None and model.twice.summary().inputs == (2, 3)
+    assert by_name(model.summary())["inner"].output == (2, 3)
 
 
 def test_it_knows_the_shapes_of_a_training(rng):
@@ -110,11 +135,11 @@ def test_what_it_remembers_is_not_part_of_a_copy_and_traces_nothing_anew():
 
 
 def test_a_first_call_in_another_thread_disturbs_no_walk_through_the_model():
-    model = nn.Sequential(nn.Linear(3, 2), nn.Tanh())
-    walk = model.named_parameters()
+    model = Branches()
+    walk = model.named_children()
     next(walk)
-    model(np.ones((4, 3)))  # the model remembers programs and shapes now
-    assert [name for name, _ in walk] == ["0.bias"]
+    model(np.arange(5))  # the model remembers programs and shapes now
+    assert [name for name, _ in walk] == ["shared", "norm", "unused"]
 
 
 def test_several_inputs_and_arrays_say_the_same(rng):

@@ -112,6 +112,17 @@ def test_a_run_after_one_that_failed(data, tmp_path):
     assert sorted(curves(tmp_path / "train")["epoch_loss"]) == [0, 1, 2]
 
 
+def test_a_run_that_failed_and_went_back(data, tmp_path):
+    board, t = TensorBoard(tmp_path / "logs"), trainer()
+    save = LambdaCallback(on_epoch_end=lambda epoch, logs: epoch == 0 and t.save_checkpoint(tmp_path / "c"))
+    fail = LambdaCallback(on_epoch_begin=lambda epoch, logs: epoch == 4 and 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        t.fit(*data, epochs=9, verbose=0, callbacks=[board, save, fail])
+    t.load_checkpoint(tmp_path / "c")
+    t.fit(*data, epochs=2, verbose=0, callbacks=[board])
+    assert sorted(curves(tmp_path / "logs" / "train")["epoch_loss"]) == [0, 1]
+
+
 def test_mistakes(monkeypatch):
     with pytest.raises(ValueError, match="histogram_freq must be 0 or more"):
         TensorBoard(histogram_freq=-1)

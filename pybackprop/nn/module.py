@@ -95,7 +95,6 @@ class Module:
         def lift(x: Any) -> Any:
             return tracer.lift(x, integer=x.dtype.kind in "iu") if isinstance(x, np.ndarray) else x
 
-        outermost = tracer.outside
         tracer.enter(self)
         try:
             output = self.forward(*map(lift, args), **{name: lift(x) for name, x in kwargs.items()})
@@ -103,8 +102,9 @@ class Module:
         finally:
             tracer.leave()
         tracer.name(self, output, flatten(output)[0])
-        if outermost:
-            self.__dict__["_last_specs"] = specs_of((args, kwargs))  # for summary()
+        specs = specs_of((args, kwargs))
+        if specs is not None:
+            self.__dict__["_last_specs"] = specs  # for summary()
         return output
 
     # Attributes.

@@ -16,8 +16,9 @@ class ReduceLROnPlateau(_Monitor):
 
     Arguments, defaults and timing are those of Keras's callback of that name: the reduction comes at the end of the
     ``patience``-th epoch in a row without improvement (patience 0 is as 1), and of a ``cooldown`` of c epochs the last
-    one counts again. NaN is no improvement. The schedule ``optim.ReduceLROnPlateau`` has the names and the timing of PyTorch instead. As the
-    callback changes a number, other callbacks and your own code may change ``optimizer.lr`` too.
+    one counts again. NaN is no improvement. The schedule ``optim.ReduceLROnPlateau`` has the names and the timing of
+    PyTorch instead. As the callback changes a number, other callbacks and your own code may change ``optimizer.lr``
+    too.
 
     A checkpoint holds its state and the learning rate: a resumed run has the same bits.
 
