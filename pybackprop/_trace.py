@@ -39,7 +39,7 @@ def spec_of(array: Any) -> Spec:
 
 
 def specs_of(structure: Any) -> Any:
-    """Nested arguments with a Spec in the place of each array and Tensor; None if there is more in them than numbers."""
+    """Nested arguments with a Spec for each array and Tensor; None if there is more in them than numbers."""
     leaves, tree = flatten(structure)
     specs: list[Any] = []
     for x in leaves:
