@@ -11,7 +11,7 @@
 """
 
 # The core comes first: where the CPU cannot run it, it says so before NumPy meets an instruction it cannot execute.
-from . import _core, data, nn, ops, optim  # noqa: F401
+from . import _core, data, nn, ops, optim, plot  # noqa: F401
 from ._tensor import Tensor
 from ._version import __version__
 from .config import get_num_threads, num_threads, set_num_threads, show_config
@@ -54,6 +54,7 @@ __all__ = [
     "num_threads",
     "ops",
     "optim",
+    "plot",
     "save",
     "set_num_threads",
     "show_config",

@@ -280,6 +280,15 @@ class Tensor(Operators):
     then run on arrays. Shapes are plain integers, so Python's ``if`` and ``for`` work on them. Arithmetic, comparisons
     (``==`` too, element by element), indexing with integers, slices, ``...``, ``None`` and integer arrays, and the
     methods here are traced; numbers and NumPy arrays mix in as constants.
+
+    >>> import numpy as np, pybackprop as pb
+    >>> class Centre(pb.nn.Module):
+    ...     def forward(self, x):
+    ...         print(x)
+    ...         return x - x.mean(dim=1, keepdim=True)
+    >>> Centre()(np.array([[1.0, 3.0]], np.float32))
+    Tensor(shape=(1, 2), dtype=float32)
+    array([[-1.,  1.]], dtype=float32)
     """
 
     __slots__ = ("_integer", "_tracer", "_value", "shape")

@@ -38,6 +38,22 @@ def spec_of(array: Any) -> Spec:
     return Spec(array.shape, kind in "iu")
 
 
+def specs_of(structure: Any) -> Any:
+    """Nested arguments with a Spec for each array and Tensor; None if there is more in them than numbers."""
+    leaves, tree = flatten(structure)
+    specs: list[Any] = []
+    for x in leaves:
+        if isinstance(x, Tensor):
+            specs.append(Spec(x.shape, x._integer))
+        elif isinstance(x, np.ndarray) and x.dtype.kind in "fiub":
+            specs.append(spec_of(x))
+        elif isinstance(x, (int, float, np.generic)):
+            specs.append(x)
+        else:
+            return None
+    return unflatten(tree, specs)
+
+
 # Nested arguments. A hashable tree describes a structure: ARRAY for a leaf, ("static", value) for what is no array.
 ARRAY = "array"
 

@@ -15,11 +15,12 @@ if TYPE_CHECKING:
 
 
 class Node(NamedTuple):
-    """An operation as it was traced; values are ids of the graph."""
+    """An operation as it was traced: ids of values in the graph, and ``id()`` of the module in whose forward it is."""
 
     op: str
     inputs: list[int]
     outputs: tuple[int, ...]
+    module: int | None
 
 
 class _Local(threading.local):
@@ -128,9 +129,13 @@ class Tracer:
         """Adds a node; gives a Tensor, or a tuple of them if the op has several outputs."""
         taken = [self.lift(x, op)._value for x in inputs]
         values = self.graph.node(op, taken, self.place, **attrs)
-        self.nodes.append(Node(op, taken, values))
+        self.record(op, taken, values)
         outputs = tuple(_tensor.Tensor(self, v) for v in values)
         return outputs[0] if len(outputs) == 1 else outputs
+
+    def record(self, op: str, inputs: list[int], outputs: tuple[int, ...]) -> None:
+        """Remembers a node that was added to the graph."""
+        self.nodes.append(Node(op, inputs, outputs, id(self._stack[-1]) if self._stack else None))
 
     def lift(self, x: Any, op: str = "Tensor", integer: bool = False) -> _tensor.Tensor:
         """``x`` as a Tensor of this trace; numbers and arrays become constants, of integers if ``integer``."""

@@ -20,6 +20,11 @@ def get_num_threads() -> int:
     process's control groups (container), rounded up. An active threadpoolctl limit and ``OMP_THREAD_LIMIT`` cap all;
     a limit equal to the number that OpenMP started with cannot be told from none. The system is asked anew, by large
     runs at most ten times a second. joblib's worker processes are given their share in ``OMP_NUM_THREADS``.
+
+    >>> import pybackprop as pb
+    >>> with pb.num_threads(1):
+    ...     pb.get_num_threads()
+    1
     """
     return _core.get_num_threads()
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from . import _core
 from ._tensor import Tensor
-from ._tracer import Node, Tracer, current, prefix
+from ._tracer import Tracer, current, prefix
 
 
 class Function:
@@ -75,7 +75,7 @@ class Function:
         values = tracer.graph.function(
             self, [t._value for t in tensors], [[int(n) for n in shape] for shape in shapes], place
         )
-        tracer.nodes.append(Node(name, [t._value for t in tensors], values))
+        tracer.record(name, [t._value for t in tensors], values)
         results = tuple(Tensor(tracer, v) for v in values)
         return results[0] if one else results
 

@@ -7,7 +7,32 @@ import os
 import pytest
 from child import printed, python
 
-OPTIONAL = ("sklearn", "pandas", "pyarrow", "matplotlib", "tqdm", "torch", "jax", "scipy", "threadpoolctl")
+OPTIONAL = (
+    *("sklearn", "pandas", "pyarrow", "matplotlib", "tqdm", "tensorboardX", "IPython", "ipywidgets"),
+    *("torch", "jax", "scipy", "threadpoolctl"),
+)
+
+BARE = f"""
+import importlib.abc, sys
+
+class Blocked(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {OPTIONAL!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Blocked())
+import numpy as np, pybackprop as pb
+from pybackprop import nn, optim
+"""  # a Python where NumPy is all there is
+
+PARTS = {  # what needs a package, and the extra that brings it
+    "pb.plot.learning_curves(pb.History())": "ValueError: the history is empty",  # what can be said without, is
+    "pb.plot.learning_curves({'loss': [1.0]})": 'ImportError: pictures need matplotlib: pip install "pybackprop[plot]"',
+    "pb.plot.confusion_matrix([0, 1], [0, 1])": 'ImportError: pictures need matplotlib: pip install "pybackprop[plot]"',
+    "history.plot()": 'ImportError: pictures need matplotlib: pip install "pybackprop[plot]"',
+    "history.to_frame()": 'ImportError: History.to_frame needs pandas: pip install "pybackprop[table]"',
+    "pb.callbacks.TensorBoard()": 'ImportError: TensorBoard needs tensorboardX: pip install "pybackprop[tensorboard]"',
+}
 
 
 def test_import_prints_nothing_and_warns_of_nothing():
@@ -29,27 +54,48 @@ def test_import_pulls_in_no_optional_package():
 
 
 def test_works_where_no_optional_package_is_installed():
-    code = f"""
-import importlib.abc, sys
-
-class Blocked(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {OPTIONAL!r}:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-
-sys.meta_path.insert(0, Blocked())
-import numpy as np, pybackprop as pb
-from pybackprop import nn, optim
+    code = f"""{BARE}
 x = np.float32([[0, 0], [0, 1], [1, 0], [1, 1]])
 y = np.float32([[0], [1], [1], [0]])
 model = nn.Sequential(nn.Linear(2, 16), nn.Tanh(), nn.Linear(16, 1))
 trainer = pb.Trainer(model, loss=nn.BCEWithLogitsLoss(), optimizer=optim.Adam(lr=0.05), seed=0)
-history = trainer.fit(x, y, epochs=200, batch_size=4, verbose=0)
+history = trainer.fit(x, y, epochs=200, batch_size=4, callbacks=[pb.callbacks.ReduceLROnPlateau("loss")], verbose=1)
 assert history.history["loss"][-1] < 0.1, history.history["loss"][-1]
 assert (np.sign(trainer.predict(x)) == 2 * y - 1).all()
+assert "200" in repr(history) and "65 parameters" in str(model.summary())
 print("learned")
 """
-    assert printed(code) == "learned"
+    lines = printed(code).splitlines()
+    assert lines[0].startswith("epoch 1/200  loss") and lines[-2].startswith("epoch 200/200") and lines[-1] == "learned"
+
+
+def test_each_part_says_which_extra_it_needs():
+    code = f"""{BARE}
+history = pb.History()
+history.record(0, {{"loss": 1.0}})
+for part in {list(PARTS)!r}:
+    try:
+        eval(part)
+    except Exception as error:
+        print(f"{{type(error).__name__}}: {{error}}")
+"""
+    said = dict(zip(PARTS, printed(code).splitlines(), strict=True))
+    assert {part: said[part].startswith(words) for part, words in PARTS.items()} == dict.fromkeys(PARTS, True), said
+
+
+@pytest.mark.parametrize(("command", "extra"), [("demo", "demo"), ("train t.csv --target y", "table")])
+def test_each_command_says_which_extra_it_needs(command, extra, tmp_path):
+    code = f"""{BARE}
+import os
+from pybackprop import cli
+os.chdir({str(tmp_path)!r})
+with open("t.csv", "w") as file:
+    file.write("a,y\\n" + "".join(f"{{i}},{{i}}\\n" for i in range(40)))
+print(cli.main({command.split()!r}))
+"""
+    done = python("-c", code)
+    assert done.returncode == 0 and done.stdout.split()[-1] == "2", done.stderr
+    assert done.stderr.count("\n") == 1 and f"pip install 'pybackprop[{extra}]'" in done.stderr.replace('"', "'")
 
 
 def test_floating_point_mode_is_left_alone():

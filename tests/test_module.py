@@ -359,15 +359,6 @@ def test_repr_is_pytorchs(model):
     ]
 
 
-def test_summary(model, x):
-    text = model.summary((6, 5))
-    assert text == model.summary(x)
-    assert "(fc): Linear" in text and "(6, 8)" in text
-    assert text.endswith("180 parameters, 180 of them trainable")
-    tied = Tied().summary((1, 4))
-    assert tied.endswith("24 parameters, 24 of them trainable")
-
-
 # Traces.
 
 

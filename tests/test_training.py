@@ -536,20 +536,6 @@ class TestRuns:
         after = t.model.state_dict()
         assert (before["0.weight"] == after["0.weight"]).all() and (before["3.weight"] != after["3.weight"]).any()
 
-    @pytest.mark.parametrize("verbose", [0, 1])
-    def test_progress(self, data, verbose, capfd):
-        trainer().fit(*data, epochs=2, verbose=verbose)
-        out, err = capfd.readouterr()
-        assert bool(out + err) == bool(verbose)
-        if verbose:
-            assert "epoch 2/2" in out + err and "loss" in out + err
-
-    def test_progress_without_tqdm(self, data, monkeypatch, capfd):
-        monkeypatch.setitem(__import__("sys").modules, "tqdm.auto", None)
-        trainer().fit(*data, epochs=2, verbose=1)
-        out, _ = capfd.readouterr()
-        assert len(out.splitlines()) == 2 and out.startswith("epoch 1/2  loss")
-
 
 class TestCheckpoints:
     def run(self, epochs, data, path=None, at=None, **options):
@@ -719,22 +705,6 @@ class TestCheckpoints:
         u.load_checkpoint(tmp_path / "c")
         b = u.fit(X, y, epochs=60, verbose=0, callbacks=[early(), CSVLogger(tmp_path / "log.csv")])
         assert b.epoch == a.epoch and bits(u.model) == bits(whole.model)
-
-
-def test_plot(data, tmp_path):
-    pytest.importorskip("matplotlib")
-    history = trainer().fit(*data, epochs=4, validation_split=0.2, verbose=0)
-    figure = history.plot(tmp_path / "curve.png")
-    assert (tmp_path / "curve.png").read_bytes()[:4] == b"\x89PNG"
-    assert [a.get_ylabel() for a in figure.axes] == ["loss", "accuracy"] and figure.axes[0].get_xlabel() == "epoch"
-    with pytest.raises(ValueError, match="history is empty"):
-        pb.History().plot()
-
-
-def test_plot_without_matplotlib(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
-    with pytest.raises(ImportError, match=r"pip install \"pybackprop\[demo\]\""):
-        pb.History().plot()
 
 
 class TestMetricsOfTargets:

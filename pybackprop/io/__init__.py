@@ -53,6 +53,14 @@ def load(model: "Module", path: str | os.PathLike[str]) -> None:
         ValueError: the file is malformed, or a tensor is missing, unknown, or of another shape or kind; the sentence
             names the file and the first such tensor. The model is unchanged.
         OSError: the file cannot be read.
+
+    >>> import os, tempfile, pybackprop as pb
+    >>> path = os.path.join(tempfile.mkdtemp(), "model.safetensors")
+    >>> one, two = pb.nn.Linear(2, 1), pb.nn.Linear(2, 1)
+    >>> pb.save(one, path)
+    >>> pb.load(two, path)
+    >>> bool((one.weight.numpy() == two.weight.numpy()).all())
+    True
     """
     path = os.fspath(path)
     tensors, _ = load_file(path)

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from .. import _core
 from .._tensor import Tensor
-from .._trace import flatten, lift_outputs
+from .._trace import flatten, lift_outputs, specs_of
 from .._tracer import Tracer, current, prefix
 from .parameter import Buffer, Parameter, Stored, as_array
 from .running import Programs
 
+if TYPE_CHECKING:
+    from .summary import Summary
+
 Self = TypeVar("Self", bound="Module")
 
 _PLAIN = (int, float, str, bool, type(None))
-_PRIVATE = ("_programs", "_stamp")  # not part of a copy or a pickle
+_PRIVATE = ("_programs", "_stamp", "_last_specs")  # not part of a copy or a pickle
 
 
 def _same_plain(a: Any, b: Any) -> bool:
@@ -99,6 +102,9 @@ class Module:
         finally:
             tracer.leave()
         tracer.name(self, output, flatten(output)[0])
+        specs = specs_of((args, kwargs))
+        if specs is not None:
+            self.__dict__["_last_specs"] = specs  # for summary()
         return output
 
     # Attributes.
@@ -148,7 +154,7 @@ class Module:
     # The tree.
 
     def _entries(self) -> Iterator[tuple[str, Any]]:
-        yield from self.__dict__.items()
+        yield from list(self.__dict__.items())  # a copy: another thread may be about to call the module the first time
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
         """(name, module) of the modules directly inside, each module once."""
@@ -315,23 +321,33 @@ class Module:
 
     # For reading.
 
-    def summary(self, *inputs: Any) -> str:
-        """A table of the modules with their output shapes and numbers of parameters.
+    def summary(self, *inputs: Any) -> Summary:
+        """A table of the modules: output shapes, parameters, memory, multiply-adds.
 
         Args:
-            inputs: for each argument of ``forward`` its full shape (with the batch), or an array.
+            inputs: for each argument of ``forward`` its full shape (with the batch), or an array (which also says
+                whether it holds integers). Without any, the shapes of the last call that was not run before, in
+                ``model(x)`` or in training; before any call, the table has no shapes.
+
+        Returns:
+            A :class:`Summary`, which ``print`` shows, and a notebook as HTML; a row is about the module without those
+            inside, memory is that of its parameters, buffers and output.
+
+        Raises:
+            ValueError, TypeError: the shapes do not fit; as a call with such arrays.
 
         >>> from pybackprop import nn
         >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
         >>> print(model.summary((32, 4)))
-        Module         Output shape  Parameters
-        ---------------------------------------
+        Module         Output shape  Parameters  Trainable    Memory  Multiply-adds
+        ---------------------------------------------------------------------------
         Sequential     (32, 3)
-          (0): Linear  (32, 8)               40
-          (1): ReLU    (32, 8)                0
-          (2): Linear  (32, 3)               27
-        ---------------------------------------
-        67 parameters, 67 of them trainable
+          (0): Linear  (32, 8)               40  yes        1.16 KiB          1,024
+          (1): ReLU    (32, 8)                0                1 KiB              0
+          (2): Linear  (32, 3)               27  yes           492 B            768
+        ---------------------------------------------------------------------------
+        67 parameters: 67 trainable, 0 frozen; 268 B with buffers
+        a call with inputs (32, 4): 1,792 multiply-adds, 1.88 KiB of working memory
         """
         from .summary import summarize
 

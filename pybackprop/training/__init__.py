@@ -7,6 +7,8 @@ from .callbacks import (
     LambdaCallback,
     LearningRateScheduler,
     ModelCheckpoint,
+    ReduceLROnPlateau,
+    TensorBoard,
     TerminateOnNaN,
 )
 from .gradients import GradCheck, Inspection, gradcheck, inspect, value_and_grad
@@ -30,6 +32,8 @@ __all__ = [
     "ModelCheckpoint",
     "NonFiniteError",
     "Profile",
+    "ReduceLROnPlateau",
+    "TensorBoard",
     "TerminateOnNaN",
     "TrainStep",
     "Trainer",

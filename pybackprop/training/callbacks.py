@@ -38,6 +38,18 @@ class Callback:
     Attributes:
         trainer: the Trainer, from ``on_train_begin`` on. ``self.model`` is its model.
         params: ``epochs``, ``batch_size``, ``rows``, ``batches`` and ``metrics`` (names that ``logs`` will have).
+
+    Example:
+        >>> import numpy as np, pybackprop as pb
+        >>> from pybackprop import nn, optim
+        >>> data = np.ones((8, 2)), np.ones((8, 1))
+        >>> class Enough(pb.Callback):
+        ...     def on_epoch_end(self, epoch, logs=None):
+        ...         self.trainer.stop_training = logs["loss"] < 1e-3
+        >>> trainer = pb.Trainer(nn.Linear(2, 1), loss=nn.MSELoss(), optimizer=optim.SGD(lr=0.1))
+        >>> history = trainer.fit(*data, epochs=1000, callbacks=[Enough()], verbose=0)
+        >>> history.stopped, len(history.epoch) < 1000
+        ('callback', True)
     """
 
     trainer: Trainer
@@ -151,6 +163,16 @@ class EarlyStopping(_Monitor):
     Attributes:
         best: best value seen. ``best_epoch``: its epoch. ``stopped_epoch``: the epoch at which it stopped the run, or
             None.
+
+    Example:
+        >>> import numpy as np, pybackprop as pb
+        >>> from pybackprop import nn, optim
+        >>> data = np.ones((8, 2)), np.ones((8, 1))
+        >>> trainer = pb.Trainer(nn.Linear(2, 1), loss=nn.MSELoss(), optimizer=optim.SGD(lr=0.1))
+        >>> stop = pb.callbacks.EarlyStopping("loss", patience=5, restore_best_weights=True)
+        >>> history = trainer.fit(*data, epochs=10_000, callbacks=[stop], verbose=0)
+        >>> len(history.epoch) == stop.stopped_epoch + 1 < 10_000
+        True
     """
 
     def __init__(
@@ -387,6 +409,11 @@ def latest_checkpoint(path: str | os.PathLike[str]) -> str | None:
 
     Args:
         path: as given to ModelCheckpoint; names in braces stand for anything, and are not looked for in folders' names.
+
+    Example:
+        >>> import pybackprop as pb
+        >>> pb.callbacks.latest_checkpoint("no-such-folder/run-{epoch}.safetensors") is None
+        True
     """
     whole = os.path.abspath(os.fspath(path))
     folder, names = os.path.dirname(whole), re.compile(_pattern(whole))
@@ -407,6 +434,16 @@ class LearningRateScheduler(Callback):
 
     Raises:
         TypeError: at the start of a run whose optimizer has a schedule already.
+
+    Example:
+        >>> import numpy as np, pybackprop as pb
+        >>> from pybackprop import nn, optim
+        >>> data = np.ones((8, 2)), np.ones((8, 1))
+        >>> trainer = pb.Trainer(nn.Linear(2, 1), loss=nn.MSELoss(), optimizer=optim.SGD(lr=0.1))
+        >>> halve = pb.callbacks.LearningRateScheduler(lambda epoch, lr: lr / 2 if epoch else lr)
+        >>> history = trainer.fit(*data, epochs=3, callbacks=[halve], verbose=0)
+        >>> trainer.learning_rate
+        0.025
     """
 
     def __init__(self, schedule: Callable[[int, float], float]) -> None:
@@ -430,6 +467,19 @@ class CSVLogger(Callback):
         path: the file.
         separator: default ``","``.
         append: keep what the file holds, as after a resume. Default False: start anew.
+
+    Example:
+        >>> import os, tempfile
+        >>> import numpy as np, pybackprop as pb
+        >>> from pybackprop import nn, optim
+        >>> data = np.ones((8, 2)), np.ones((8, 1))
+        >>> trainer = pb.Trainer(nn.Linear(2, 1), loss=nn.MSELoss(), optimizer=optim.SGD(lr=0.1))
+        >>> path = os.path.join(tempfile.mkdtemp(), "log.csv")
+        >>> history = trainer.fit(*data, epochs=2, callbacks=[pb.callbacks.CSVLogger(path)], verbose=0)
+        >>> with open(path) as file:
+        ...     print(file.readline(), len(file.readlines()))
+        epoch,loss
+         2
     """
 
     def __init__(self, path: str | os.PathLike[str], separator: str = ",", append: bool = False) -> None:
@@ -455,10 +505,23 @@ class CSVLogger(Callback):
 
 
 class LambdaCallback(Callback):
-    """Functions as hooks: ``LambdaCallback(on_epoch_end=lambda epoch, logs: print(epoch, logs["loss"]))``.
+    """Functions as hooks.
+
+    Args:
+        hooks: a function for each name of a hook of :class:`Callback`.
 
     Raises:
         TypeError: a keyword that is no hook.
+
+    Example:
+        >>> import numpy as np, pybackprop as pb
+        >>> from pybackprop import nn, optim
+        >>> data = np.ones((8, 2)), np.ones((8, 1))
+        >>> trainer = pb.Trainer(nn.Linear(2, 1), loss=nn.MSELoss(), optimizer=optim.SGD(lr=0.1))
+        >>> tell = pb.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: print(epoch, sorted(logs)))
+        >>> history = trainer.fit(*data, epochs=2, callbacks=[tell], verbose=0)
+        0 ['loss']
+        1 ['loss']
     """
 
     def __init__(self, **hooks: Callable[..., Any]) -> None:
@@ -476,6 +539,17 @@ class TerminateOnNaN(Callback):
 
     Attributes:
         error: the NonFiniteError that says why, None if there was none.
+
+    Example:
+        >>> import numpy as np, pybackprop as pb
+        >>> from pybackprop import nn, optim
+        >>> data = np.ones((8, 2)), np.ones((8, 1))
+        >>> steep = pb.Trainer(nn.Linear(2, 1), loss=nn.MSELoss(), optimizer=optim.SGD(lr=1e6))
+        >>> stop = pb.callbacks.TerminateOnNaN()
+        >>> steep.fit(*data, epochs=50, callbacks=[stop], verbose=0).stopped
+        'callback'
+        >>> type(stop.error).__name__
+        'NonFiniteError'
     """
 
     def __init__(self) -> None:
@@ -487,3 +561,21 @@ class TerminateOnNaN(Callback):
     def on_train_nonfinite(self, error: NonFiniteError) -> None:
         self.error = error
         self.trainer.stop_training = True
+
+
+# Public here, as the others are; these files need the base class above.
+from .plateau import ReduceLROnPlateau  # noqa: E402
+from .tensorboard import TensorBoard  # noqa: E402
+
+__all__ = [
+    "CSVLogger",
+    "Callback",
+    "EarlyStopping",
+    "LambdaCallback",
+    "LearningRateScheduler",
+    "ModelCheckpoint",
+    "ReduceLROnPlateau",
+    "TensorBoard",
+    "TerminateOnNaN",
+    "latest_checkpoint",
+]

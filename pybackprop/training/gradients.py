@@ -156,6 +156,13 @@ class Inspection(Mapping[str, tuple[np.ndarray, np.ndarray | None]]):
         loss: float.
         extras: the named scalars of the objective.
         gradients: ``{"0.weight": array, …}``.
+
+    Example:
+        >>> import numpy as np, pybackprop as pb
+        >>> model = pb.nn.Sequential(pb.nn.Linear(3, 2), pb.nn.Tanh())
+        >>> inspection = pb.inspect(lambda model, x: model(x).mean(), model)(np.ones((4, 3)))
+        >>> list(inspection), [array.shape for array in inspection["0"]]
+        (['0', '1', 'Sequential'], [(4, 2), (4, 2)])
     """
 
     def __init__(
@@ -217,6 +224,12 @@ class GradCheck:
             largest gradient of that parameter.
         rtol: the tolerance.
         worst: ``(name, index, analytic, numerical)`` of the largest error, None if there was nothing to try.
+
+    Example:
+        >>> import numpy as np, pybackprop as pb
+        >>> found = pb.gradcheck(lambda model, x: model(x).tanh().mean(), pb.nn.Linear(3, 2), np.ones((4, 3)))
+        >>> bool(found), sorted(found.errors)
+        (True, ['bias', 'weight'])
     """
 
     ok: bool

@@ -2,21 +2,41 @@
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Sequence
 from typing import Any
+
+from .._tables import Table
+
+_SHOWN = 8  # epochs in the table
 
 
 class History:
-    """Metrics of a run, one entry an epoch.
+    """Metrics of a run, one entry an epoch. ``print`` and notebooks show a table of the last epochs.
 
     Attributes:
         history: ``{"loss": [...], "accuracy": [...], "val_loss": [...]}``.
-        epoch: the epochs' numbers, from 0.
+        epoch: the epochs' numbers, from 0; tables and pictures count from 1, as the progress bar does.
         params: what ``fit`` was called with: ``epochs``, ``batch_size``, ``rows``, ``batches`` (a epoch), ``metrics``.
         stopped: why the run ended before its last epoch: ``"interrupted"`` (Ctrl-C), ``"terminated"`` (SIGTERM),
             ``"time_limit"``, ``"callback"``; None if it did not.
         skipped: batches that were left out because their loss or gradient was not finite.
         restored: times the run went back to the end of an epoch for the same reason.
+
+    Example:
+        >>> import numpy as np, pybackprop as pb
+        >>> from pybackprop import nn, optim
+        >>> model = nn.Linear(1, 1, bias=False)
+        >>> model.weight = [[0.0]]
+        >>> trainer = pb.Trainer(model, loss=nn.MSELoss(), optimizer=optim.SGD(lr=0.25))
+        >>> trainer.fit(np.ones((4, 1)), np.ones((4, 1)), epochs=3, verbose=0)
+        History: 3 epochs
+        epoch    loss
+        -------------
+            1       1
+            2    0.25
+            3  0.0625
     """
 
     def __init__(self) -> None:
@@ -41,52 +61,69 @@ class History:
         for values in self.history.values():
             values.pop()
 
-    def __repr__(self) -> str:
-        last = ", ".join(f"{name}={values[-1]:.4g}" for name, values in self.history.items() if values)
-        parts = [f"{len(self.epoch)} epochs", last, f"stopped: {self.stopped}" if self.stopped else ""]
-        return f"History({'; '.join(p for p in parts if p)})"
+    def to_frame(self) -> Any:
+        """The metrics as a pandas DataFrame: a row an epoch, indexed by its number from 0, a column a metric.
 
-    def plot(self, path: str | os.PathLike[str] | None = None) -> Any:
-        """Draw learning curves: the loss, and the first metric beside it, for training and validation data.
+        Raises:
+            ImportError: pandas is not installed.
+
+        Example:
+            >>> import pybackprop as pb
+            >>> history = pb.History()
+            >>> history.record(0, {"loss": 0.5, "val_loss": 0.75})
+            >>> history.to_frame().loc[0, "val_loss"].item()
+            0.75
+        """
+        try:
+            import pandas as pd
+        except ImportError:
+            raise ImportError('History.to_frame needs pandas: pip install "pybackprop[table]"') from None
+        return pd.DataFrame(self.history, index=pd.Index(self.epoch, name="epoch"))
+
+    def plot(self, path: str | os.PathLike[str] | None = None, metrics: str | Sequence[str] | None = None) -> Any:
+        """Draw the run: :func:`pybackprop.plot.learning_curves` of it.
 
         Args:
             path: write an image there (PNG, SVG, PDF by its ending). Default None.
+            metrics: what to draw. Default None: the loss and all metrics.
 
         Returns:
             The matplotlib Figure.
 
         Raises:
             ImportError: matplotlib is not installed.
-            ValueError: there is no epoch to draw.
+            ValueError: there is no epoch to draw, or an unknown metric.
+
+        Example:
+            >>> import pybackprop as pb
+            >>> history = pb.History()
+            >>> history.record(0, {"loss": 0.5, "val_loss": 0.75})
+            >>> len(history.plot().axes)
+            1
         """
-        try:
-            from matplotlib.figure import Figure
-            from matplotlib.ticker import MaxNLocator
-        except ImportError:
-            raise ImportError('History.plot needs matplotlib: pip install "pybackprop[demo]"') from None
-        if not self.epoch:
-            raise ValueError("the history is empty: nothing to plot")
-        names = [n for n in self.history if not n.startswith("val_")]
-        shown = [n for n in names if n == "loss"] + [n for n in names if n != "loss"][:1]
-        figure = Figure(figsize=(5.2 * len(shown), 3.8), layout="constrained")
-        epochs = [e + 1 for e in self.epoch]
-        marker = "o" if len(epochs) < 16 else None
-        for axes, name in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
-            for key, label, colour, style in (
-                (name, "training", "#4c72b0", "-"),
-                (f"val_{name}", "validation", "#dd8452", "-"),
-            ):
-                if key in self.history:
-                    axes.plot(
-                        epochs, self.history[key], style, color=colour, label=label, marker=marker, ms=3.5, lw=1.8
-                    )
-            axes.set_xlabel("epoch")
-            axes.set_ylabel(name.replace("_", " "))
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-            axes.grid(alpha=0.25, lw=0.6)
-            for side in ("top", "right"):
-                axes.spines[side].set_visible(False)
-            axes.legend(frameon=False)
-        if path is not None:
-            figure.savefig(path, dpi=150)
-        return figure
+        from ..plot import learning_curves
+
+        return learning_curves(self, path, metrics)
+
+    def _table(self) -> Table:
+        count = f"{len(self.epoch)} epoch{'s' * (len(self.epoch) != 1)}"
+        facts = [f"{count}, the last {_SHOWN}" if len(self.epoch) > _SHOWN else count]
+        facts += [f"stopped: {self.stopped}"] if self.stopped else []
+        facts += [f"{self.skipped} batches skipped"] if self.skipped else []
+        facts += [f"went back {self.restored} times"] if self.restored else []
+        rows = [
+            [str(self.epoch[i] + 1), *(f"{values[i]:.4g}" for values in self.history.values())]
+            for i in range(max(len(self.epoch) - _SHOWN, 0), len(self.epoch))
+        ]
+        finite = [(loss, epoch) for loss, epoch in zip(self.history.get("val_loss", []), self.epoch, strict=False)]
+        finite = [(loss, epoch) for loss, epoch in finite if math.isfinite(loss)]
+        below = [f"least val_loss: {min(finite)[0]:.4g} in epoch {min(finite)[1] + 1}"] if finite else []
+        head = ["epoch", *self.history]
+        return Table(head, rows, range(len(head)), [f"History: {'; '.join(facts)}"], below)
+
+    def __repr__(self) -> str:
+        table = self._table()
+        return table.text() if self.epoch else table.above[0]
+
+    def _repr_html_(self) -> str:
+        return self._table().html()

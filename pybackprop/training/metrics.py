@@ -16,6 +16,21 @@ class Metric:
     """A number that tells how good predictions are.
 
     Subclasses define ``name``, ``sums`` and ``finish``. An instance keeps nothing between epochs.
+
+    Example:
+        >>> import numpy as np, pybackprop as pb
+        >>> from pybackprop import nn, optim
+        >>> class RootMeanSquare(pb.Metric):
+        ...     name = "rms"
+        ...     def sums(self, pred, target):
+        ...         return (((pred - target) ** 2).sum(),)
+        ...     def finish(self, sums, rows):
+        ...         return float(np.sqrt(sums[:, 0].sum() / rows.sum()))
+        >>> model = nn.Linear(1, 1, bias=False)
+        >>> model.weight = [[3.0]]
+        >>> trainer = pb.Trainer(model, nn.MSELoss(), optimizer=optim.SGD(lr=0.1), metrics=[RootMeanSquare()])
+        >>> trainer.evaluate(np.ones((4, 1)), np.ones((4, 1)))
+        {'loss': 4.0, 'rms': 2.0}
     """
 
     name: str

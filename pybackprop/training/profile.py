@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import _core
+from .._cost import multiply_adds
 from .loop import Batches, epoch_order
 from .objective import model_dtype
 
@@ -22,10 +23,8 @@ _LIMIT_SECONDS = 0.01
 
 def job_flops(job: Any) -> float:
     """Floating-point operations of a node's pass if it is a matrix product, else 0: two for a multiply-add."""
-    if job["op"] not in ("linear", "matmul"):
-        return 0.0
     products = sum(job["wanted"][:2]) if job["backward"] else 1
-    return 2.0 * products * math.prod(job["outputs"][0]) * job["inputs"][0][-1]
+    return 2.0 * products * multiply_adds(job["op"], job["inputs"], job["outputs"][0])
 
 
 def update_traffic(rule: str, params: int, dtype: str) -> tuple[int, int]:
@@ -50,6 +49,14 @@ class Profile:
         steps, threads: measured, and taking part.
         limits: ``{"gflops": …, "update gbytes": …}``: multiply-adds in registers, and a pass in place over as much
             memory as the update works on, of these threads.
+
+    Example:
+        >>> import numpy as np, pybackprop as pb
+        >>> from pybackprop import nn, optim
+        >>> trainer = pb.Trainer(nn.Linear(4, 1), loss=nn.MSELoss(), optimizer=optim.SGD(lr=0.1))
+        >>> profile = trainer.profile(np.ones((64, 4)), np.ones((64, 1)), steps=4)
+        >>> profile.steps, [row["name"] for row in profile.rows][-1]
+        (4, 'rest')
     """
 
     def __init__(

@@ -1,13 +1,20 @@
-"""What ``fit`` shows while it runs: a tqdm bar with the time left, or one line an epoch where tqdm is not installed."""
+"""What ``fit`` shows while it runs: a tqdm bar with the time left, or lines of text where tqdm is not installed."""
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 import time
 from collections.abc import Mapping
+from typing import Any
+
+_BETWEEN = 0.5  # seconds between two lines of text: an epoch may take microseconds
 
 
 class Progress:
     """One bar for the whole run, counted in batches.
+
+    In a notebook the bar is one of ipywidgets, if that is installed, else one of text.
 
     Args:
         verbose: False shows nothing.
@@ -18,18 +25,21 @@ class Progress:
 
     def __init__(self, verbose: bool, epochs: int, done: int, batches: int | None) -> None:
         self._epochs, self._done, self._batches = epochs, done, batches
-        self._bar = None
+        self._bar: Any = None
         self._shown = bool(verbose) and epochs > done
         self._begin = time.monotonic()
+        self._said = -_BETWEEN  # when the last line was printed
+        self._unsaid: str | None = None
         self._base = 0
+        self._validation: dict[str, float] = {}  # of the last epoch, shown until the next one
         if not self._shown:
             return
-        try:
-            from tqdm.auto import tqdm
-        except ImportError:  # optional
+        bar = _bar_class()
+        if bar is None:
             return
         total = None if batches is None else (epochs - done) * batches
-        self._bar = tqdm(total=total, unit="batch", dynamic_ncols=True)
+        # miniters: a look at the clock at each update; guessed from the speed so far, a slow epoch would stand still.
+        self._bar = bar(total=total, unit="batch", dynamic_ncols=True, miniters=1)
 
     def epoch(self, epoch: int) -> None:
         """An epoch begins."""
@@ -40,23 +50,57 @@ class Progress:
     def chunk(self, batches: int, logs: Mapping[str, float]) -> None:
         """So many batches of the epoch are done."""
         if self._bar is not None:
-            self._bar.set_postfix_str(_text(logs), refresh=False)
+            self._bar.set_postfix_str(_text({**logs, **self._validation}), refresh=False)
             at = self._base + batches if self._batches is not None else self._bar.n + 1
             self._bar.update(at - self._bar.n)
 
     def epoch_end(self, epoch: int, logs: Mapping[str, float]) -> None:
         """An epoch is over."""
         if self._bar is not None:
-            self._bar.set_postfix_str(_text(logs))
+            self._validation = {name: value for name, value in logs.items() if name.startswith("val_")}
+            self._bar.set_postfix_str(_text(logs), refresh=False)  # it is drawn when its time has come
         elif self._shown:
             spent = time.monotonic() - self._begin
             left = spent / (epoch + 1 - self._done) * (self._epochs - epoch - 1)
-            print(f"epoch {epoch + 1}/{self._epochs}  {_text(logs)}  {spent:.1f} s, {left:.1f} s left", flush=True)
+            self._unsaid = f"epoch {epoch + 1}/{self._epochs}  {_text(logs)}  {spent:.1f} s, {left:.1f} s left"
+            if spent - self._said >= _BETWEEN:
+                self._say()
+                self._said = spent
 
-    def close(self) -> None:
-        """The run is over."""
+    def close(self, early: bool = False) -> None:
+        """The run is over; ``early`` if it ended as it should, before its last epoch."""
         if self._bar is not None:
+            if early and self._bar.total is not None:
+                self._bar.total = self._bar.n  # or a notebook's bar would turn red, as after an error
+                for part in getattr(getattr(self._bar, "container", None), "children", ()):
+                    if hasattr(part, "max"):
+                        part.max = self._bar.n  # the widget has a total of its own
             self._bar.close()
+        self._say()
+
+    def _say(self) -> None:
+        if self._unsaid is not None:
+            print(self._unsaid, flush=True)
+            self._unsaid = None
+
+
+def _bar_class() -> Any:
+    """A class of tqdm, None if that is not installed."""
+    try:
+        if _in_notebook() and importlib.util.find_spec("ipywidgets") is not None:
+            from tqdm.notebook import tqdm
+        else:
+            from tqdm.std import tqdm  # tqdm.auto would warn in a notebook without ipywidgets
+    except ImportError:
+        return None
+    return tqdm
+
+
+def _in_notebook() -> bool:
+    """Whether a kernel runs this that can show widgets; IPython is not imported for it."""
+    ipython: Any = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if hasattr(ipython, "get_ipython") else None
+    return "IPKernelApp" in getattr(shell, "config", ())
 
 
 def _text(logs: Mapping[str, float]) -> str:

@@ -95,7 +95,7 @@ class Run:
             raise
         finally:
             self.active = None
-            self._progress.close()
+            self._progress.close(early=self._stopped in ("callback", "time_limit"))
             self._plan.close()
         history.stopped = self._stopped
         if self._stopped == "terminated":

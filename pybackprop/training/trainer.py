@@ -337,6 +337,15 @@ class Trainer:
             return self._step(X, y, sample_weight)
         return self._step(X) if y is None else self._step(X, y)
 
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate of the last update, or of the first one if there was none; as it would be now.
+
+        Raises:
+            ValueError: a schedule takes its length from the run, and there was no ``fit`` yet.
+        """
+        return self._step.rates.at(max(self._step.steps - 1, 0))
+
     def profile(
         self, X: Any, y: Any = None, *, batch_size: int = 32, steps: int = 50, sample_weight: Any = None
     ) -> Profile:
