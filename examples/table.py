@@ -26,7 +26,7 @@ def main(epochs=100):
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "wine.csv")
         known.to_csv(path, index=False)
-        model = TabularModel("cultivar", hidden=(32,), epochs=epochs)
+        model = TabularModel("cultivar", epochs=epochs)
         report = model.fit(path)
         print(report)
         file = os.path.join(folder, "wine.safetensors")

@@ -3,7 +3,9 @@
 :class:`Columns` learns from the training rows what :meth:`Columns.encode` then applies to any rows:
 
 * numeric column: missing values become the median, and a 0/1 column says where they were (if training rows had any);
-  then (x - mean) / deviation;
+  then (x - mean) / deviation, kept within 10 of 0; and a column for each of its bins, between quantiles of the training
+  rows: 0 below it, 1 above it, linear within (the piecewise linear encoding of Gorishniy et al. 2022,
+  arXiv:2203.05556);
 * categorical column of few values: one 0/1 column per value, all 0 for a value not seen in training;
 * categorical column of many values: ids for an embedding, 0 for a value not seen in training.
 
@@ -25,6 +27,10 @@ ONE_HOT_MAX = 16  # above it, an embedding is smaller than the columns that it r
 MISSING = "<missing>"
 # A text column most of whose cells are numbers is a numeric column with unreadable cells, not a categorical one.
 _NUMERIC_SHARE = 0.7
+_MOST_BINS = 16  # of a numeric column,
+_BIN_ROWS = 20  # with at least so many training rows in each on average,
+_BIN_COLUMNS = 512  # and about so many in all columns together
+_FAR = 10.0  # deviations from the mean: what lies beyond is an accident, which a network should not extrapolate to
 _IDENTIFIER_SHARE = 0.9  # a text column with this share of different values names the rows and teaches nothing
 
 
@@ -131,6 +137,7 @@ class Columns:
         numeric: names of the numeric columns.
         one_hot: name to list of values, columns of few values.
         embedded: name to list of values, columns of many values.
+        edges: for each numeric column the borders of its bins, rising; none for a column without bins.
         notes: sentences about columns that were left out.
     """
 
@@ -141,10 +148,13 @@ class Columns:
         self.notes: list[str] = []
         self.median = self.mean = self.deviation = np.zeros(0)
         self.indicated = np.zeros(0, bool)
+        self.edges: list[np.ndarray] = []
 
     @classmethod
-    def learn(cls, frame: "pd.DataFrame", source: str, categorical: tuple[str, ...] = ()) -> "Columns":
-        """Kinds, categories and statistics of the training rows."""
+    def learn(
+        cls, frame: "pd.DataFrame", source: str, categorical: tuple[str, ...] = (), bins: int = _MOST_BINS
+    ) -> "Columns":
+        """Kinds, categories and statistics of the training rows; at most ``bins`` bins a numeric column."""
         self = cls()
         values = []
         for name in frame.columns:
@@ -164,6 +174,8 @@ class Columns:
             self.mean = table.mean(axis=0)
             deviation = table.std(axis=0)
             self.deviation = np.where(deviation > 0, deviation, 1.0)
+            bins = min(bins, len(table) // _BIN_ROWS, max(2, _BIN_COLUMNS // len(self.numeric)))
+            self.edges = [_edges(column, bins) for column in table.T]
         if not (self.numeric or self.one_hot or self.embedded):
             raise ValueError(f"{source} has no column from which the target could be learnt.")
         return self
@@ -186,9 +198,14 @@ class Columns:
         return [*self.numeric, *self.one_hot, *self.embedded]
 
     @property
+    def plain_width(self) -> int:
+        """Columns of the dense input without bins, which are its last columns."""
+        return len(self.numeric) + int(self.indicated.sum()) + sum(map(len, self.one_hot.values()))
+
+    @property
     def dense_width(self) -> int:
         """Columns of the dense input."""
-        return len(self.numeric) + int(self.indicated.sum()) + sum(map(len, self.one_hot.values()))
+        return self.plain_width + sum(max(len(edges) - 1, 0) for edges in self.edges)
 
     def encode(self, frame: "pd.DataFrame", source: str) -> tuple[np.ndarray, ...]:
         """Network inputs: float32 (n, dense_width) unless that is 0, then int64 ids (n,) per embedded column.
@@ -199,18 +216,18 @@ class Columns:
         for name in self.names:
             if name not in frame.columns:
                 raise ValueError(f"{source} has no column {name!r}, which the model was trained on.")
-        dense = []
+        dense, binned = [], []
         if self.numeric:
             table = np.stack([numbers(frame[name], source) for name in self.numeric], axis=1)
             missing = np.isnan(table)
             table = np.where(missing, self.median, table)
-            dense += [(table - self.mean) / self.deviation, missing[:, self.indicated]]
+            dense += [np.clip((table - self.mean) / self.deviation, -_FAR, _FAR), missing[:, self.indicated]]
+            binned = [_binned(column, edges) for column, edges in zip(table.T, self.edges, strict=True) if len(edges)]
         for name, values in self.one_hot.items():
             dense.append(texts(frame[name])[:, None] == np.array(values, dtype=object))
-        inputs = [np.concatenate(dense, axis=1, dtype=np.float32)] if dense else []
+        inputs = [np.concatenate(dense + binned, axis=1, dtype=np.float32)] if dense else []
         for name, values in self.embedded.items():
-            ids = {value: i + 1 for i, value in enumerate(values)}
-            inputs.append(np.array([ids.get(value, 0) for value in texts(frame[name])], dtype=np.int64))
+            inputs.append(_pandas().Index(values, dtype=object).get_indexer(texts(frame[name])).astype(np.int64) + 1)
         return tuple(inputs)
 
     def config(self) -> dict[str, Any]:
@@ -224,6 +241,8 @@ class Columns:
             "mean": self.mean,
             "deviation": self.deviation,
             "indicated": self.indicated,
+            "edges": np.concatenate([np.zeros(0), *self.edges]),
+            "edge_counts": np.array([len(edges) for edges in self.edges], np.int64),
         }
 
     @classmethod
@@ -238,4 +257,32 @@ class Columns:
                     f"{path}: the tensor 'columns.{name}' does not fit the file's {len(self.numeric)} columns."
                 )
             setattr(self, name, array)
+        edges, counts = arrays.get("edges"), arrays.get("edge_counts")
+        if (
+            edges is None
+            or counts is None
+            or counts.shape != (len(self.numeric),)
+            or counts.dtype.kind != "i"
+            or edges.dtype.kind != "f"
+            or (counts < 0).any()
+            or (counts == 1).any()
+            or edges.shape != (sum(counts.tolist()),)
+        ):
+            raise ValueError(f"{path}: the tensors 'columns.edges' and 'columns.edge_counts' do not go together.")
+        self.edges = np.split(edges, np.cumsum(counts)[:-1]) if len(counts) else []
+        if not all((np.diff(borders) > 0).all() for borders in self.edges):
+            raise ValueError(f"{path}: the tensor 'columns.edges' holds borders of bins that do not rise.")
         return self
+
+
+def _edges(column: np.ndarray, bins: int) -> np.ndarray:
+    """Borders between quantiles of a column's values; none if there would be fewer than two bins."""
+    if bins < 2:
+        return np.zeros(0)
+    edges = np.unique(np.quantile(column, np.linspace(0, 1, bins + 1), method="nearest"))
+    return edges if len(edges) > 2 else np.zeros(0)
+
+
+def _binned(column: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """(n, bins): how far each value has come through each bin, from 0 to 1."""
+    return np.clip((column[:, None] - edges[:-1]) / np.diff(edges), 0, 1)

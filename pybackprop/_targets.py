@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,11 +15,13 @@ if TYPE_CHECKING:
 __all__ = [
     "Report",
     "baseline",
+    "calibrate",
     "classification_metrics",
     "find_task",
     "label_ids",
     "labels",
     "native",
+    "pooled",
     "regression_metrics",
     "split",
 ]
@@ -35,11 +38,13 @@ class Report:
         task: ``"classification"`` or ``"regression"``.
         target: the column that was learnt.
         rows: number of rows by part: ``train``, ``validation``, ``test``.
-        metrics: on the test part; ``accuracy`` and ``log_loss``, or ``r2``, ``mae`` and ``rmse`` in the target's unit.
+        metrics: on the test part, or, if there is none, on rows that a network was not trained on; ``accuracy`` and
+            ``log_loss``, or ``r2``, ``mae`` and ``rmse`` in the target's unit.
         baseline: the same metrics of always predicting the training part's class shares, or its mean.
         history: ``loss`` and ``val_loss`` per epoch.
         best_epoch: the epoch, from 1, whose weights were kept.
         notes: what was left out and why.
+        members: networks whose mean is the prediction; ``history`` and ``best_epoch`` are those of the first.
     """
 
     task: str
@@ -50,13 +55,17 @@ class Report:
     history: dict[str, list[float]]
     best_epoch: int
     notes: list[str]
+    members: int = 1
 
     def __str__(self) -> str:
-        parts = ", ".join(f"{count} {part}" for part, count in self.rows.items())
+        parts = ", ".join(f"{count} {part}" for part, count in self.rows.items() if count)
         epochs = len(self.history["loss"])
         lines = [f"{self.task} of {self.target!r}: {parts} rows; best of {epochs} epochs: {self.best_epoch}"]
+        if self.members > 1:
+            lines[0] += f" (first of {self.members} networks)"
         guess = "the class shares" if self.task == "classification" else "the mean"
-        lines.append(f"{'on the test rows':<18}{'model':>12}{'baseline':>12}  (baseline: {guess} of the training rows)")
+        judged = "on the test rows" if self.rows["test"] else "on held-out rows"
+        lines.append(f"{judged:<18}{'model':>12}{'baseline':>12}  (baseline: {guess} of the training rows)")
         for name, value in self.metrics.items():
             lines.append(f"  {name.replace('_', ' '):<16}{value:>12.5g}{self.baseline[name]:>12.5g}")
         return "\n".join(lines + [f"note: {note}" for note in self.notes])
@@ -103,8 +112,8 @@ def split(
             share.append(chosen)
     rank = np.argsort(order)
     parts = [part[np.argsort(rank[part])] for part in map(np.concatenate, shares)]  # classes mixed again
-    for name, part in zip(("training", "validation", "test"), parts, strict=True):
-        if not len(part):
+    for name, part, wanted in zip(("training", "validation", "test"), parts, (1, validation, test), strict=True):
+        if wanted and not len(part):
             raise ValueError(f"{source} has too few rows, or too few of each class, to give the {name} part any.")
     return parts
 
@@ -165,3 +174,53 @@ def baseline(y_train: np.ndarray, y: np.ndarray, classes: int) -> dict[str, floa
         shares = np.bincount(y_train, minlength=classes) / len(y_train)
         return classification_metrics(np.tile(shares, (len(y), 1)), y)
     return regression_metrics(np.full(len(y), y_train.mean()), y)
+
+
+def calibrate(held_out: list[tuple[np.ndarray, np.ndarray]], y: np.ndarray) -> tuple[float, float]:
+    """The least log-loss on held-out rows, and the temperature, from 1/8 to 8, by which logits are divided for it.
+
+    Guo et al. 2017 (arXiv:1706.04599); where several networks have a row, by their mean probability. As in Platt 1999
+    targets are not quite 0 and 1, so that a few rows without an error do not make the model sure of everything.
+
+    Args:
+        held_out: for each network the numbers of the rows that it was not trained on, and its logits (rows, classes).
+        y: class numbers of all rows.
+    """
+
+    def log_loss(log_temperature: float) -> float:
+        rows, p = pooled(held_out, lambda logits: _softmax(logits * np.exp(-log_temperature)))
+        p = np.log(np.maximum(p, np.finfo(np.float32).tiny))
+        right, (n, classes) = p[np.arange(len(rows)), y[rows]], p.shape
+        doubt = 1 / (n / classes + 2)
+        return float(-((1 - doubt) * right + doubt * (p.sum(axis=1) - right) / (classes - 1)).mean())
+
+    # Golden-section search: the log-loss of one network is convex in 1 / temperature.
+    low, high, ratio = -np.log(8), np.log(8), (np.sqrt(5) - 1) / 2
+    for _ in range(24):
+        a, b = high - ratio * (high - low), low + ratio * (high - low)
+        low, high = (low, b) if log_loss(a) < log_loss(b) else (a, high)
+    best = (low + high) / 2
+    return log_loss(best), float(np.exp(best))
+
+
+def pooled(
+    held_out: list[tuple[np.ndarray, np.ndarray]], predict: Callable[[np.ndarray], np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The rows that some network was not trained on, and the mean prediction of those networks for each."""
+    rows = np.unique(np.concatenate([numbers for numbers, _ in held_out]))
+    total: np.ndarray | None = None
+    times = np.zeros(len(rows))
+    for numbers, outputs in held_out:
+        predicted = predict(outputs)
+        if total is None:
+            total = np.zeros((len(rows), *predicted.shape[1:]))
+        at = np.searchsorted(rows, numbers)
+        total[at] += predicted
+        times[at] += 1
+    assert total is not None
+    return rows, total / times.reshape(-1, *[1] * (total.ndim - 1))
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    e = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return e / e.sum(axis=1, keepdims=True)

@@ -55,10 +55,13 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("table", help="a .csv, .tsv or .parquet file")
     train.add_argument("--target", required=True, help="the column to predict")
     train.add_argument("--task", default="auto", choices=("auto", "classification", "regression"))
-    train.add_argument("--hidden", type=_widths, default=(64, 64), help="widths of the hidden layers (default 64,64)")
+    train.add_argument(
+        "--hidden", type=_widths, default=(128, 128), help="widths of the hidden layers (default 128,128)"
+    )
+    train.add_argument("--members", type=_positive, help="sets of networks to average (default: 3 to 1, by rows)")
     train.add_argument("--epochs", type=_positive, default=200, help="at most so many (default 200)")
     train.add_argument("--batch-size", type=_positive, help="rows per step (default: 32 to 256, by the table's length)")
-    train.add_argument("--lr", type=_rate, default=1e-3, help="learning rate (default 0.001)")
+    train.add_argument("--lr", type=_rate, default=2e-3, help="learning rate (default 0.002)")
     train.add_argument("--weight-decay", type=_rate, default=1e-2, help="of AdamW (default 0.01)")
     train.add_argument("--dropout", type=_rate, default=0.1, help="rate (default 0.1)")
     train.add_argument("--patience", type=_positive, default=20, help="epochs without progress to stop (default 20)")
@@ -145,9 +148,8 @@ def _train(options: argparse.Namespace) -> int:
     _check_writable(curve)
     from .tabular import TabularModel
 
-    names = (
-        "target task hidden epochs batch_size lr weight_decay dropout patience validation test categorical ignore seed"
-    )
+    names = "target task hidden members epochs batch_size lr weight_decay dropout patience validation test"
+    names += " categorical ignore seed"
     model = TabularModel(**{name: getattr(options, name) for name in names.split()})
     report = model.fit(options.table, verbose=0 if options.quiet else 1)
     model.save(options.out)

@@ -15,11 +15,10 @@
 Needs pandas, and pyarrow for Parquet (extra ``table``).
 """
 
-import contextlib
 import json
 import os
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -28,16 +27,18 @@ from ._table import Columns, numbers, read_table
 from ._targets import (
     Report,
     baseline,
+    calibrate,
     classification_metrics,
     find_task,
     label_ids,
     labels,
     native,
+    pooled,
     regression_metrics,
     split,
 )
 from .io import check_fit, load_file, save_file
-from .random import generator, manual_seed
+from .random import seeded
 from .training import EarlyStopping, Trainer
 
 if TYPE_CHECKING:
@@ -47,41 +48,55 @@ __all__ = ["Report", "TabularModel"]
 
 _KEY = "pybackprop.tabular"  # of the file's metadata
 _ROWS = 4096  # predicted at a time
+_SMALL = 0.1  # embeddings start near 0, beside inputs of about 1
+_FEW, _MANY = 5_000, 50_000  # rows up to which several splits pay
+
+
+class _Layer(nn.Module):
+    """``relu(linear(x))`` with dropout; around a layer as wide as its input also a shortcut, and a norm before it."""
+
+    def __init__(self, before: int, width: int, dropout: float):
+        self.norm = nn.LayerNorm(before) if before == width else None
+        self.linear = nn.Linear(before, width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x):
+        y = self.dropout(self.linear(x if self.norm is None else self.norm(x)).relu())
+        return y if self.norm is None else x + y
 
 
 class _Network(nn.Module):
-    """Embeddings of the id inputs beside the dense input, then linear layers with ReLU and dropout between."""
+    """Embeddings of the id inputs beside the dense input, then layers that are residual where widths allow it.
 
-    def __init__(self, dense: int, tables: list[tuple[int, int]], hidden: list[int], outputs: int, dropout: float):
+    Of a dense input with more than ``dense`` columns it takes the first ones: those without bins.
+    """
+
+    def __init__(
+        self, dense: int, tables: list[tuple[int, int]], hidden: tuple[int, ...], outputs: int, dropout: float
+    ):
         embeddings = [nn.Embedding(rows, width) for rows, width in tables]
         self.embeddings = nn.ModuleList(embeddings)
         for embedding in embeddings:
-            weight = np.array(embedding.weight)
+            weight = np.array(embedding.weight) * _SMALL
             weight[0] = 0  # values not seen in training: no row trains this one unless some value is rare
             embedding.weight.assign(weight)
         width = dense + sum(width for _, width in tables)
-        layers: list[nn.Module] = []
+        layers = []
         for size in hidden:
-            layers += [nn.Linear(width, size), nn.ReLU(), nn.Dropout(dropout)]
+            layers.append(_Layer(width, size, dropout))
             width = size
-        self.layers = nn.Sequential(*layers, nn.Linear(width, outputs))
+        self.layers = nn.ModuleList(layers)
+        self.out = nn.Linear(width, outputs)
+        self.dense = dense
 
     def forward(self, *inputs):
         first_id = len(inputs) - len(self.embeddings)
-        parts = [*inputs[:first_id]]
+        parts = [x if x.shape[1] == self.dense else x[:, : self.dense] for x in inputs[:first_id]]
         parts += [embed(ids) for embed, ids in zip(self.embeddings, inputs[first_id:], strict=True)]
-        return self.layers(parts[0] if len(parts) == 1 else ops.concat(parts, dim=1))
-
-
-@contextlib.contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Draw starting weights from this seed; the caller's generator goes on afterwards as if nothing had been drawn."""
-    state = generator().bit_generator.state
-    manual_seed(seed)
-    try:
-        yield
-    finally:
-        generator().bit_generator.state = state
+        x = parts[0] if len(parts) == 1 else ops.concat(parts, dim=1)
+        for layer in self.layers:
+            x = layer(x)
+        return self.out(x)
 
 
 def _embedding_width(values: int) -> int:
@@ -92,24 +107,30 @@ def _embedding_width(values: int) -> int:
 class TabularModel:
     """A network for one column of a table, with its preprocessing.
 
-    Kinds of columns are found from the training rows: numbers and dates are numeric (missing values: median and an
-    indicator; standardised), everything else is categorical (one column per value up to 16 values, else an embedding;
-    missing is a value of its own). Regression targets are standardised inside. Training is AdamW with early stopping on
-    the validation part, whose best weights are kept.
+    Kinds of columns are found from the rows that are not tested on: numbers and dates are numeric (missing values:
+    median and an indicator; standardised, and cut into bins between quantiles), everything else is categorical (one
+    column per value up to 16 values, else an embedding; missing is a value of its own). Regression targets are
+    standardised inside. Each network is residual where widths allow it, and trained by AdamW with early stopping on
+    validation rows, whose best weights are kept. On each set of validation rows two are trained, with and without bins;
+    what did best on rows held out is kept, one kind or both, and predictions are averaged. Probabilities are calibrated
+    on those rows by one temperature (Guo et al. 2017, arXiv:1706.04599).
 
     Args:
         target: the column to predict.
         task: ``"classification"``, ``"regression"``, or ``"auto"``: classification of text, booleans and at most 20
             different whole numbers.
-        hidden: widths of the hidden layers.
+        hidden: widths of the hidden layers. Default (128, 128).
+        members: sets of validation rows, each with networks of its own; None for 3 up to 5 000 rows, 2 up to 50 000,
+            and 1 beyond.
+        bins: most bins of a numeric column; 0 for none, and one network for each set of validation rows.
         epochs: at most so many passes over the training rows.
         batch_size: rows per step; None chooses 32 to 256 by the number of rows.
-        lr: learning rate of AdamW.
+        lr: learning rate of AdamW. Default 2e-3.
         weight_decay: of AdamW, on matrices only.
         dropout: rate after each hidden layer.
         patience: epochs without a better validation loss before training stops.
         validation: share of the rows for early stopping.
-        test: share of the rows for the report; they take no part in training.
+        test: share of the rows for the report; they take no part in training. 0: the report is about validation rows.
         categorical: columns to take as categorical whatever they look like.
         ignore: columns to leave out.
         seed: of the split, the starting weights, the order of rows, and dropout.
@@ -123,10 +144,12 @@ class TabularModel:
         target: str,
         *,
         task: str = "auto",
-        hidden: tuple[int, ...] = (64, 64),
+        hidden: tuple[int, ...] = (128, 128),
+        members: int | None = None,
+        bins: int = 16,
         epochs: int = 200,
         batch_size: int | None = None,
-        lr: float = 1e-3,
+        lr: float = 2e-3,
         weight_decay: float = 1e-2,
         dropout: float = 0.1,
         patience: int = 20,
@@ -140,18 +163,24 @@ class TabularModel:
             raise ValueError(f"task is 'auto', 'classification' or 'regression', not {task!r}.")
         if not all(isinstance(size, int) and size > 0 for size in hidden):
             raise ValueError(f"hidden holds widths of layers, whole numbers above 0, not {hidden!r}.")
-        if not (0 < validation < 1 and 0 < test < 1 and validation + test < 1):
+        if not (members is None or (isinstance(members, int) and members > 0)):
+            raise ValueError(f"members is a whole number above 0, or None, not {members!r}.")
+        if not (isinstance(bins, int) and bins >= 0):
+            raise ValueError(f"bins is a whole number of at least 0, not {bins!r}.")
+        if not (0 < validation < 1 and 0 <= test < 1 and validation + test < 1):
             raise ValueError(f"validation and test are shares whose sum is below 1, not {validation} and {test}.")
         self.target, self.task = target, task
         self.hidden, self.epochs, self.batch_size, self.lr = tuple(hidden), epochs, batch_size, lr
         self.weight_decay, self.dropout, self.patience = weight_decay, dropout, patience
+        self.members, self.bins = members, bins
         self.validation, self.test = validation, test
         self.categorical, self.ignore, self.seed = tuple(categorical), tuple(ignore), seed
         self.classes: list[str] = []
         self.class_kind = "text"
         self._scale = np.array([0.0, 1.0])  # mean and deviation of a regression's target
+        self._temperature = 1.0
         self._columns: Columns | None = None
-        self._network: _Network | None = None
+        self._networks: list[_Network] = []
 
     def fit(self, table: "pd.DataFrame | str | os.PathLike[str]", *, verbose: int = 0) -> Report:
         """Train on a DataFrame, or a CSV or Parquet file; a second call starts anew.
@@ -171,29 +200,80 @@ class TabularModel:
         else:
             y = numbers(target, source)
             classes, kind = [], "text"
-        train, validation, test = split(
-            len(frame), y if classes else None, self.validation, self.test, self.seed, source
-        )
+        parts = split(len(frame), y if classes else None, self.validation, self.test, self.seed, source)
+        known = np.concatenate(parts[:2])
         if not classes:
-            scale = np.array([y[train].mean(), y[train].std()])
+            scale = np.array([y[known].mean(), y[known].std()])
             if scale[1] == 0:
                 raise ValueError(f"{source}: the target column {self.target!r} has one value only in training rows.")
             y = ((y - scale[0]) / scale[1]).astype(np.float32)
-        columns = Columns.learn(frame.iloc[train][names], source, self.categorical)
+        columns = Columns.learn(frame.iloc[known][names], source, self.categorical, self.bins)
         inputs = columns.encode(frame, source)
+        widths = dict.fromkeys([columns.plain_width, columns.dense_width])
+        tried: list[_Trained] = []
+        for member in range(self.members or (3 if len(known) <= _FEW else 2 if len(known) <= _MANY else 1)):
+            rows = parts[:2] if member == 0 else self._split_again(known, y, bool(classes), member, source)
+            for width in widths:
+                tried.append(self._train(columns, width, inputs, y, rows, len(classes), member, verbose))
+        kinds = [[t for t in tried if t.network.dense == width] for width in widths]
+        kept, temperature = _best([*kinds, tried] if len(kinds) > 1 else kinds, y, bool(classes))
+        networks = [t.network for t in kept]
+        held_out = [t.held_out for t in kept]
+        history = kept[0].history
+
+        self.classes, self.class_kind, self._scale, self._temperature = classes, kind, scale, temperature
+        self._columns, self._networks = columns, networks
+        unscaled = y if classes else y * scale[1] + scale[0]
+        if self.test:
+            judged, predicted = parts[2], self._predictions([array[parts[2]] for array in inputs])
+        else:
+            judged, predicted = pooled(held_out, self._as_predictions)
+        return Report(
+            task=task,
+            target=self.target,
+            rows={"train": len(parts[0]), "validation": len(parts[1]), "test": len(parts[2])},
+            metrics=self._metrics(predicted, unscaled[judged]),
+            baseline=baseline(unscaled[known], unscaled[judged], len(classes)),
+            history={name: list(history[name]) for name in ("loss", "val_loss")},
+            best_epoch=int(np.argmin(history["val_loss"])) + 1,
+            notes=notes + columns.notes,
+            members=len(networks),
+        )
+
+    def _split_again(
+        self, known: np.ndarray, y: np.ndarray, classes: bool, member: int, source: str
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Other validation rows out of those that are not tested on."""
+        share = self.validation / (1 - self.test)
+        train, validation, _ = split(len(known), y[known] if classes else None, share, 0.0, self.seed + member, source)
+        return known[train], known[validation]
+
+    def _train(
+        self,
+        columns: Columns,
+        width: int,
+        inputs: tuple[np.ndarray, ...],
+        y: np.ndarray,
+        rows: Sequence[np.ndarray],
+        classes: int,
+        member: int,
+        verbose: int,
+    ) -> "_Trained":
+        """One network on training and validation rows, which takes so many columns of the dense input."""
+        train, validation = rows
 
         def part(rows):
             return tuple(array[rows] for array in inputs)
 
-        with _seeded(self.seed):
-            network = _network(columns, self.hidden, len(classes) or 1, self.dropout)
+        with seeded(self.seed + member):
+            network = _network(columns, width, self.hidden, classes or 1, self.dropout)
         trainer = Trainer(
             network,
             loss=nn.CrossEntropyLoss() if classes else nn.MSELoss(),
             optimizer=optim.AdamW(
                 lr=self.lr, weight_decay=self.weight_decay, groups={optim.VECTORS: dict(weight_decay=0)}
             ),
-            seed=self.seed,
+            seed=self.seed + member,
         )
         history = trainer.fit(
             part(train),
@@ -203,20 +283,8 @@ class TabularModel:
             validation_data=(part(validation), y[validation]),
             callbacks=[EarlyStopping(monitor="val_loss", patience=self.patience, restore_best_weights=True)],
             verbose=verbose,
-        ).history
-        self.classes, self.class_kind, self._scale = classes, kind, scale
-        self._columns, self._network = columns, network
-        unscaled = y if classes else y * scale[1] + scale[0]
-        return Report(
-            task=task,
-            target=self.target,
-            rows={"train": len(train), "validation": len(validation), "test": len(test)},
-            metrics=self._metrics(self._outputs(part(test)), unscaled[test]),
-            baseline=baseline(unscaled[train], unscaled[test], len(classes)),
-            history={name: list(history[name]) for name in ("loss", "val_loss")},
-            best_epoch=int(np.argmin(history["val_loss"])) + 1,
-            notes=notes + columns.notes,
         )
+        return _Trained(network, history.history, (validation, _outputs(network, part(validation))))
 
     def predict(self, table: "pd.DataFrame | str | os.PathLike[str]") -> "pd.DataFrame":
         """Predictions for the rows of a table, in its order and with its index.
@@ -230,13 +298,13 @@ class TabularModel:
         """
         import pandas as pd
 
-        columns, _ = self._fitted()
+        columns = self._fitted()
         frame, source = _frame(table)
         index = table.index if isinstance(table, pd.DataFrame) else frame.index
-        outputs = self._outputs(columns.encode(frame, source))
+        predicted = self._predictions(columns.encode(frame, source))
         if not self.classes:
-            return pd.DataFrame({"prediction": outputs[:, 0] * self._scale[1] + self._scale[0]}, index=index)
-        probabilities = ops.softmax(outputs, dim=1)
+            return pd.DataFrame({"prediction": predicted}, index=index)
+        probabilities = predicted
         named = [native(name, self.class_kind) for name in self.classes]
         result = pd.DataFrame({"prediction": [named[i] for i in probabilities.argmax(axis=1)]}, index=index)
         for i, name in enumerate(self.classes):
@@ -245,10 +313,15 @@ class TabularModel:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write network, preprocessing and column names to one safetensors file (no pickle, nothing executable)."""
-        columns, network = self._fitted()
-        tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
+        columns = self._fitted()
+        tensors = {
+            f"network.{i}.{name}": value
+            for i, network in enumerate(self._networks)
+            for name, value in network.state_dict().items()
+        }
         tensors |= {f"columns.{name}": value for name, value in columns.arrays().items()}
         tensors["target"] = self._scale
+        tensors["temperature"] = np.array([self._temperature])
         config = {
             "target": self.target,
             "task": "classification" if self.classes else "regression",
@@ -276,11 +349,24 @@ class TabularModel:
         self._scale = tensors.get("target", np.zeros(0))
         if self._scale.shape != (2,) or self._scale.dtype.kind != "f":
             raise ValueError(f"{path}: the tensor 'target' is not two numbers.")
-        weights = {n.removeprefix("network."): a for n, a in tensors.items() if n.startswith("network.")}
-        self.hidden = _hidden_widths(weights, _input_width(columns), path)
-        self._network = _network(columns, self.hidden, len(self.classes) or 1, 0.0)
-        check_fit(self._network.state_dict(), weights, path)
-        self._network.load_state_dict(weights)
+        temperature = tensors.get("temperature", np.zeros(0))
+        if temperature.shape != (1,) or temperature.dtype.kind != "f" or not temperature[0] > 0:
+            raise ValueError(f"{path}: the tensor 'temperature' is not one number above 0.")
+        self._temperature = float(temperature[0])
+        for name in tensors:
+            if name not in ("target", "temperature") and not name.startswith(("columns.", "network.")):
+                raise ValueError(f"{path} has the tensor {name!r}, which a tabular model does not know.")
+        found = {n.split(".")[1] for n in tensors if n.startswith("network.")}
+        if found != {str(i) for i in range(len(found))} or not found:
+            raise ValueError(f"{path}: its networks are not numbered from 0.")
+        for i in range(len(found)):
+            start = f"network.{i}."
+            weights = {n.removeprefix(start): a for n, a in tensors.items() if n.startswith(start)}
+            dense, self.hidden = _shape_of(weights, columns, path)
+            network = _network(columns, dense, self.hidden, len(self.classes) or 1, 0.0)
+            check_fit(network.state_dict(), weights, path)
+            network.load_state_dict(weights)
+            self._networks.append(network)
         return self
 
     def evaluate(self, table: "pd.DataFrame | str | os.PathLike[str]") -> dict[str, float]:
@@ -289,23 +375,27 @@ class TabularModel:
         Raises:
             ValueError: as :meth:`predict`, and if the target column is missing or has a class that is not known.
         """
-        columns, _ = self._fitted()
+        columns = self._fitted()
         frame, source = _frame(table)
         frame, _ = self._rows(frame, source)
         target = frame[self.target]
         y = label_ids(target, self.classes, source) if self.classes else numbers(target, source)
-        return self._metrics(self._outputs(columns.encode(frame, source)), y)
+        return self._metrics(self._predictions(columns.encode(frame, source)), y)
 
-    def _outputs(self, inputs: tuple[np.ndarray, ...]) -> np.ndarray:
-        """The network's outputs (n, out), some thousand rows at a time: memory does not grow with the table."""
-        _, network = self._fitted()
-        rows = range(0, len(inputs[0]), _ROWS)
-        return np.concatenate([network(*(array[first : first + _ROWS] for array in inputs)) for first in rows])
+    def _predictions(self, inputs: Sequence[np.ndarray]) -> np.ndarray:
+        """Probabilities (n, classes), or numbers (n,) in the target's unit: the mean over the networks."""
+        return np.mean([self._as_predictions(_outputs(network, inputs)) for network in self._networks], axis=0)
 
-    def _fitted(self) -> tuple[Columns, "_Network"]:
-        if self._columns is None or self._network is None:
+    def _as_predictions(self, outputs: np.ndarray) -> np.ndarray:
+        """One network's outputs as the predictions they mean."""
+        if self.classes:
+            return ops.softmax(outputs / np.float32(self._temperature), dim=1)
+        return outputs[:, 0].astype(np.float64) * self._scale[1] + self._scale[0]
+
+    def _fitted(self) -> Columns:
+        if self._columns is None:
             raise RuntimeError("This TabularModel has not been fitted: call fit(table) or TabularModel.load(path).")
-        return self._columns, self._network
+        return self._columns
 
     def _rows(self, frame: "pd.DataFrame", source: str) -> tuple["pd.DataFrame", list[str]]:
         """The rows that have a target."""
@@ -321,10 +411,14 @@ class TabularModel:
             raise ValueError(f"{source}: the target column {self.target!r} is empty in every row.")
         return frame[present], [f"{dropped} rows without a target were left out"] if dropped else []
 
-    def _metrics(self, outputs: np.ndarray, y: np.ndarray) -> dict[str, float]:
-        if self.classes:
-            return classification_metrics(ops.softmax(outputs, dim=1), y)
-        return regression_metrics(outputs[:, 0].astype(np.float64) * self._scale[1] + self._scale[0], y)
+    def _metrics(self, predicted: np.ndarray, y: np.ndarray) -> dict[str, float]:
+        return classification_metrics(predicted, y) if self.classes else regression_metrics(predicted, y)
+
+
+def _outputs(network: _Network, inputs: Sequence[np.ndarray]) -> np.ndarray:
+    """The network's outputs (n, out), some thousand rows at a time: memory does not grow with the table."""
+    rows = range(0, len(inputs[0]), _ROWS)
+    return np.concatenate([network(*(array[first : first + _ROWS] for array in inputs)) for first in rows])
 
 
 def _frame(table: "pd.DataFrame | str | os.PathLike[str]") -> tuple["pd.DataFrame", str]:
@@ -347,26 +441,55 @@ def _table_sizes(columns: Columns) -> list[tuple[int, int]]:
     return [(len(v) + 1, _embedding_width(len(v) + 1)) for v in columns.embedded.values()]
 
 
-def _input_width(columns: Columns) -> int:
-    return columns.dense_width + sum(width for _, width in _table_sizes(columns))
+def _network(columns: Columns, dense: int, hidden: tuple[int, ...], outputs: int, dropout: float) -> _Network:
+    return _Network(dense, _table_sizes(columns), hidden, outputs, dropout)
 
 
-def _network(columns: Columns, hidden: tuple[int, ...], outputs: int, dropout: float) -> _Network:
-    return _Network(columns.dense_width, _table_sizes(columns), list(hidden), outputs, dropout)
+def _shape_of(weights: dict[str, np.ndarray], columns: Columns, path: str) -> tuple[int, tuple[int, ...]]:
+    """Columns of the dense input that a network takes, and widths of its hidden layers, from its tensors.
 
-
-def _hidden_widths(weights: dict[str, np.ndarray], width: int, path: str) -> tuple[int, ...]:
-    """Widths of the hidden layers, from the tensors: no number in a file can ask for more memory than the file has."""
+    No number in a file can ask for more memory than the file has.
+    """
+    embedded = sum(width for _, width in _table_sizes(columns))
     widths: list[int] = []
-    while (name := f"layers.{3 * len(widths)}.weight") in weights:
+    while (name := f"layers.{len(widths)}.linear.weight") in weights or (name := "out.weight") in weights:
         shape = weights[name].shape
-        if len(shape) != 2 or shape[1] != width or shape[0] < 1:
+        if len(shape) != 2 or shape[0] < 1 or (widths and shape[1] != widths[-1]):
             raise ValueError(
-                f"{path}: tensor 'network.{name}' has the shape {shape}, which does not fit {width} inputs."
+                f"{path}: a network's tensor {name!r} has the shape {shape}, which does not fit the others."
             )
-        width = shape[0]
-        widths.append(width)
-    return tuple(widths[:-1])
+        if not widths:
+            dense = shape[1] - embedded
+            if dense not in (columns.plain_width, columns.dense_width):
+                raise ValueError(
+                    f"{path}: a network's tensor {name!r} has the shape {shape}, which does not fit the columns."
+                )
+        widths.append(shape[0])
+        if name == "out.weight":
+            return dense, tuple(widths[:-1])
+    raise ValueError(f"{path}: a network has no tensor 'out.weight'.")
+
+
+class _Trained(NamedTuple):
+    """A network, its history, and its outputs for rows that it was not trained on."""
+
+    network: _Network
+    history: dict[str, list[float]]
+    held_out: tuple[np.ndarray, np.ndarray]
+
+
+def _best(choices: Sequence[list[_Trained]], y: np.ndarray, classes: bool) -> tuple[list[_Trained], float]:
+    """The networks with the least loss on rows held out, and the temperature of their logits."""
+    found = []
+    for choice in choices:
+        held_out = [trained.held_out for trained in choice]
+        if classes:
+            found.append(calibrate(held_out, y))
+        else:
+            rows, predicted = pooled(held_out, lambda outputs: outputs[:, 0])
+            found.append((float(((predicted - y[rows]) ** 2).mean()), 1.0))
+    best = min(range(len(choices)), key=lambda i: found[i][0])
+    return choices[best], found[best][1]
 
 
 def _checked_config(text: str | None, path: str) -> dict[str, Any]:

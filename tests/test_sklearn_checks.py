@@ -3,9 +3,17 @@
 import pytest
 
 pytest.importorskip("sklearn")
+pytest.importorskip("pandas")
 from sklearn.utils.estimator_checks import check_sample_weight_equivalence_on_dense_data, parametrize_with_checks
 
-from pybackprop.sklearn import MLPClassifier, MLPRegressor, NetClassifier, NetRegressor
+from pybackprop.sklearn import (
+    MLPClassifier,
+    MLPRegressor,
+    NetClassifier,
+    NetRegressor,
+    TabularClassifier,
+    TabularRegressor,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -26,6 +34,8 @@ def _expected_failures(estimator):
         MLPRegressor(max_iter=100, solver="lbfgs"),
         NetClassifier(),
         NetRegressor(),
+        TabularClassifier(members=1, epochs=60),
+        TabularRegressor(members=1, epochs=60),
     ],
     expected_failed_checks=_expected_failures,
 )

@@ -8,7 +8,7 @@ import pytest
 pd = pytest.importorskip("pandas")
 
 from pybackprop._table import Columns, numbers, read_table, texts  # noqa: E402
-from pybackprop._targets import find_task, regression_metrics, split  # noqa: E402
+from pybackprop._targets import calibrate, find_task, regression_metrics, split  # noqa: E402
 from pybackprop.io import load_file, save_file  # noqa: E402
 from pybackprop.tabular import TabularModel  # noqa: E402
 
@@ -136,7 +136,8 @@ def test_columns_by_kind():
     assert columns.indicated.tolist() == [True, False]
     assert [note.split("'")[1] for note in columns.notes] == ["name", "country"]
     dense, street = columns.encode(frame, "t")
-    assert dense.shape == (400, columns.dense_width) == (400, 2 + 1 + 4 + 2 + 7)
+    assert columns.plain_width == 2 + 1 + 4 + 2 + 7
+    assert dense.shape == (400, columns.dense_width) == (400, columns.plain_width + 16 + 16)
     assert dense.dtype == np.float32 and street.dtype == np.int64
     np.testing.assert_allclose(dense[:, :2].mean(axis=0), 0, atol=1e-5)
     np.testing.assert_allclose(dense[:, :2].std(axis=0), 1, atol=1e-5)
@@ -294,13 +295,108 @@ def test_a_new_table_must_have_the_columns(fitted):
     [
         ({"task": "ranking"}, "task is"),
         ({"hidden": (0,)}, "hidden holds widths"),
-        ({"test": 0.0}, "shares whose sum is below 1"),
+        ({"validation": 0.0}, "shares whose sum is below 1"),
+        ({"members": 0}, "members is a whole number above 0"),
+        ({"bins": -1}, "bins is a whole number"),
         ({"validation": 0.6, "test": 0.5}, "shares whose sum is below 1"),
     ],
 )
 def test_options_are_checked(options, words):
     with pytest.raises(ValueError, match=words):
         TabularModel("y", **options)
+
+
+def test_bins_are_a_piecewise_linear_encoding():
+    x = np.random.default_rng(0).exponential(size=1000)
+    columns = Columns.learn(pd.DataFrame({"x": x, "few": np.arange(1000) % 2}), "t", bins=4)
+    edges = columns.edges[0]
+    np.testing.assert_allclose(edges, np.quantile(x, [0, 0.25, 0.5, 0.75, 1], method="nearest"))
+    assert len(columns.edges[1]) == 0 and columns.dense_width == 2 + 4  # two values make no bins
+    new = pd.DataFrame({"x": [-5.0, edges[1], (edges[1] + edges[2]) / 2, 1e9], "few": 0})
+    (dense,) = columns.encode(new, "t")
+    np.testing.assert_allclose(dense[:, 2:], [[0] * 4, [1, 0, 0, 0], [1, 0.5, 0, 0], [1] * 4], atol=1e-6)
+    assert dense[3, 0] == 10  # what is far out is not extrapolated to
+    assert Columns.learn(pd.DataFrame({"x": x}), "t", bins=0).dense_width == 1
+    assert len(Columns.learn(pd.DataFrame({"x": x[:30]}), "t").edges[0]) == 0  # too few rows for two bins
+
+
+def wave(rows=600):
+    rng = np.random.default_rng(0)
+    x = rng.uniform(-3, 3, (rows, 3))
+    return pd.DataFrame(x, columns=list("abc")), np.sin(4 * x[:, 0]) + 0.1 * rng.normal(size=rows), x @ [1, 2, 3]
+
+
+def test_the_kind_of_network_that_fits_is_kept():
+    frame, waves, line = wave()
+    models = {}
+    for name, y in (("waves", waves), ("line", line)):
+        models[name] = TabularModel("y", members=2)
+        models[name].fit(frame.assign(y=y))
+    width = models["waves"]._columns.dense_width
+    assert width > 3
+    assert all(network.dense == width for network in models["waves"]._networks)
+    assert any(network.dense == 3 for network in models["line"]._networks)
+
+
+def test_networks_have_validation_rows_of_their_own_and_are_averaged():
+    frame, _, line = wave(300)
+    model = TabularModel("y", members=3, bins=0, epochs=5)
+    report = model.fit(frame.assign(y=line))
+    assert report.members == len(model._networks) == 3 and "first of 3 networks" in str(report)
+    inputs = model._columns.encode(frame, "t")
+    alone = [network(*inputs)[:, 0] * model._scale[1] + model._scale[0] for network in model._networks]
+    np.testing.assert_allclose(np.mean(alone, axis=0), model.predict(frame)["prediction"], rtol=1e-5)
+    assert np.abs(alone[0] - alone[1]).max() > 0
+    for rows, expected in ((100, 3), (6000, 2), (60_000, 1)):
+        big = pd.DataFrame({"a": np.arange(rows) / rows, "b": np.arange(rows) % 2})
+        model = TabularModel("a", bins=0, epochs=1, hidden=(2,), batch_size=8192)
+        assert model.fit(big).members == expected
+
+
+def test_without_test_rows_the_report_is_about_held_out_ones():
+    frame, _, line = wave(300)
+    report = TabularModel("y", test=0.0, epochs=40).fit(frame.assign(y=line))
+    assert report.rows["test"] == 0 and sum(report.rows.values()) == 300
+    assert "on held-out rows" in str(report) and report.metrics["r2"] > 0.9
+
+
+def expected_calibration_error(probability, right):
+    bins = np.minimum((probability * 10).astype(int), 9)
+    return sum(abs(probability[bins == b].mean() - right[bins == b].mean()) * (bins == b).mean() for b in set(bins))
+
+
+def test_calibration_finds_the_temperature():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(4000, 3)) * 2
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    y = np.array([rng.choice(3, p=row) for row in p])
+    rows = np.arange(2000)
+    for factor in (0.3, 1.0, 4.0):  # as sure as it should be with factor 1
+        loss, temperature = calibrate([(rows, factor * logits[:2000])], y)
+        assert temperature == pytest.approx(factor, rel=0.15)
+        scaled = factor * logits[2000:] / temperature
+        q = np.exp(scaled) / np.exp(scaled).sum(1, keepdims=True)
+        right = q.argmax(1) == y[2000:]
+        assert expected_calibration_error(q.max(1), right) < 0.03
+        assert loss < 1
+    few = np.arange(20)
+    assert calibrate([(few, 50 * np.eye(3)[y[:20]])], y)[1] > 5  # twenty right answers are no reason to be sure
+
+
+def test_probabilities_are_calibrated_on_rows_never_seen():
+    rng = np.random.default_rng(1)
+    X = rng.normal(size=(3000, 5))
+    p = 1 / (1 + np.exp(-1.5 * X[:, 0] + X[:, 1] * X[:, 2]))
+    frame = pd.DataFrame(X, columns=list("abcde")).assign(y=np.where(rng.random(3000) < p, "yes", "no"))
+    model = TabularModel("y", members=1, dropout=0.0, weight_decay=0.0, patience=60, epochs=80)
+    model.fit(frame[:1500])
+    found = model.predict(frame[1500:])
+    right = (found["prediction"] == frame["y"][1500:]).to_numpy()
+    calibrated = expected_calibration_error(found.iloc[:, 1:].max(axis=1).to_numpy(), right)
+    assert calibrated < 0.06
+    temperature, model._temperature = model._temperature, 0.4
+    surer = expected_calibration_error(model.predict(frame[1500:]).iloc[:, 1:].max(axis=1).to_numpy(), right)
+    assert temperature > 0.6 and surer > calibrated + 0.03
 
 
 def damaged(change):
@@ -325,10 +421,21 @@ def damaged(change):
         damaged(lambda t, c: c["columns"]["one_hot"].update(more=["a", "b"])),
         damaged(lambda t, c: t.pop("target")),
         damaged(lambda t, c: t.pop("columns.median")),
-        damaged(lambda t, c: t.pop("network.layers.0.weight")),
-        damaged(lambda t, c: t.update({"network.layers.0.weight": np.zeros((2**40, 0), np.float32)})),
-        damaged(lambda t, c: t.update({"network.layers.0.bias": np.zeros(3, np.float32)})),
-        damaged(lambda t, c: t.update({"network.more": np.zeros(3, np.float32)})),
+        damaged(lambda t, c: t.pop("columns.edges")),
+        damaged(lambda t, c: t.update({"columns.edges": t["columns.edges"][::-1].copy()})),
+        damaged(lambda t, c: t.update({"columns.edges": t["columns.edges"][1:]})),
+        damaged(lambda t, c: t.update({"columns.edge_counts": -t["columns.edge_counts"]})),
+        damaged(lambda t, c: t.update({"columns.edge_counts": np.full(1, 2**62)})),
+        damaged(lambda t, c: t.pop("temperature")),
+        damaged(lambda t, c: t.update({"temperature": np.zeros(1)})),
+        damaged(lambda t, c: t.pop("network.0.layers.0.linear.weight")),
+        damaged(lambda t, c: t.pop("network.0.out.weight")),
+        damaged(lambda t, c: t.update({"network.0.layers.0.linear.weight": np.zeros((2**40, 0), np.float32)})),
+        damaged(lambda t, c: t.update({"network.0.layers.0.linear.bias": np.zeros(3, np.float32)})),
+        damaged(lambda t, c: t.update({"network.0.more": np.zeros(3, np.float32)})),
+        damaged(lambda t, c: t.update({"network.7.more": np.zeros(3, np.float32)})),
+        damaged(lambda t, c: t.update({"network": np.zeros(3, np.float32)})),
+        damaged(lambda t, c: t.update({"network.": np.zeros(3, np.float32)})),
     ],
 )
 def test_a_damaged_model_file_is_refused(tmp_path, fitted, change):

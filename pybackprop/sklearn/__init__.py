@@ -10,7 +10,7 @@ itself (to rounding) are scikit-learn's. `NetClassifier` and `NetRegressor` make
 >>> from pybackprop.sklearn import MLPClassifier
 >>> X, y = load_iris(return_X_y=True)
 >>> model = make_pipeline(StandardScaler(), MLPClassifier(max_iter=1000, random_state=0)).fit(X, y)
->>> model.score(X, y) > 0.96
+>>> bool(model.score(X, y) > 0.96)
 True
 """
 
@@ -24,7 +24,15 @@ except ImportError as error:
 
 from .mlp import MLPClassifier, MLPRegressor
 from .net import NetClassifier, NetRegressor
+from .table import TabularClassifier, TabularRegressor
 
-__all__ = ["MLPClassifier", "MLPRegressor", "NetClassifier", "NetRegressor"]
+__all__ = [
+    "MLPClassifier",
+    "MLPRegressor",
+    "NetClassifier",
+    "NetRegressor",
+    "TabularClassifier",
+    "TabularRegressor",
+]
 
 del sklearn

@@ -215,7 +215,7 @@ class NetClassifier(ClassifierMixin, Net):
         ...     return nn.Sequential(nn.Linear(n_features, width), nn.GELU(), nn.Linear(width, n_outputs))
         >>> model = make_pipeline(StandardScaler(), NetClassifier(build, optimizer__lr=0.01, random_state=0))
         >>> search = GridSearchCV(model, {"netclassifier__module__width": [4, 16]}, cv=3)
-        >>> search.fit(*load_wine(return_X_y=True)).best_score_ > 0.95
+        >>> bool(search.fit(*load_wine(return_X_y=True)).best_score_ > 0.95)
         True
     """
 
@@ -332,7 +332,7 @@ class NetRegressor(RegressorMixin, Net):
         >>> import numpy as np
         >>> from pybackprop.sklearn import NetRegressor
         >>> X = np.linspace(-1, 1, 200)[:, None]; y = np.abs(X[:, 0])
-        >>> NetRegressor(optimizer__lr=0.01, epochs=50, random_state=0).fit(X, y).score(X, y) > 0.9
+        >>> bool(NetRegressor(optimizer__lr=0.01, epochs=50, random_state=0).fit(X, y).score(X, y) > 0.9)
         True
     """
 
