@@ -139,10 +139,13 @@ class _Monitor(Callback):
 
     def _improves(self, logs: Logs | None) -> bool:
         value = (logs or {}).get(self.monitor, float("nan"))
-        if not math.isfinite(value) or (self.best is not None and self._sign * (self.best - value) <= self.min_delta):
+        if not math.isfinite(value) or not self._is_better(value, self.best):
             return False
         self.best = float(value)
         return True
+
+    def _is_better(self, value: float, than: float | None) -> bool:
+        return than is None or self._sign * (than - value) > self.min_delta
 
 
 class EarlyStopping(_Monitor):
@@ -157,6 +160,8 @@ class EarlyStopping(_Monitor):
         min_delta: an improvement is larger than this. Default 0.
         mode: ``"min"``, ``"max"`` or ``"auto"`` (max for accuracies and r2). Default ``"auto"``.
         restore_best_weights: at the end of the run put back the weights of the best epoch. Default False.
+        baseline: the count of epochs begins anew only at an improvement that is better than this too. Default None.
+        start_from_epoch: so many epochs at the beginning are not looked at. Default 0.
 
     Attributes:
         best: best value seen. ``best_epoch``: its epoch. ``stopped_epoch``: the epoch at which it stopped the run, or
@@ -180,11 +185,16 @@ class EarlyStopping(_Monitor):
         min_delta: float = 0.0,
         mode: str = "auto",
         restore_best_weights: bool = False,
+        baseline: float | None = None,
+        start_from_epoch: int = 0,
     ) -> None:
         super().__init__(monitor, mode, min_delta)
         if patience < 0:
             raise ValueError(f"patience must be at least 0, got {patience}")
+        if start_from_epoch < 0:
+            raise ValueError(f"start_from_epoch must be at least 0, got {start_from_epoch}")
         self.patience, self.restore_best_weights = patience, restore_best_weights
+        self.baseline, self.start_from_epoch = baseline, start_from_epoch
         self._resumed = False
         self._forget()
 
@@ -207,12 +217,17 @@ class EarlyStopping(_Monitor):
         self._resumed = False
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
-        if self._improves(logs):
-            self.wait, self.best_epoch = 0, epoch
-            if self.restore_best_weights:
-                self._weights = self.model.state_dict()
+        recorded = self.trainer.history.epoch  # also those of a run that was loaded
+        if epoch - recorded[0] < self.start_from_epoch:
             return
         self.wait += 1
+        if self._improves(logs):
+            self.best_epoch = epoch
+            if self.restore_best_weights:
+                self._weights = self.model.state_dict()
+            if self.best is not None and self._is_better(self.best, self.baseline):
+                self.wait = 0
+            return
         if self.wait >= max(self.patience, 1):
             self.stopped_epoch, self._of = epoch, self.params["epochs"]
             self.trainer.stop_training = True
