@@ -57,6 +57,12 @@ class Schedule:
     from 0. ``Trainer.fit`` tells a schedule how long the run is (`bind`); with `TrainStep`, give lengths yourself.
 
     Subclasses write ``_at(t)``: learning rates for an array of times ``t``, in steps or in epochs as ``self.by`` says.
+
+    >>> class Inverse(Schedule):
+    ...     def _at(self, t):
+    ...         return 1.0 / (1.0 + t)
+    >>> Inverse().values(0, 3).round(3)
+    array([1.   , 0.5  , 0.333])
     """
 
     by: str = "step"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from html import escape
 from typing import NamedTuple
 
 
@@ -40,6 +39,8 @@ class Table(NamedTuple):
 
     def html(self) -> str:
         """For a notebook; spaces at the beginning of a cell indent it."""
+        from html import escape  # with a table of all named characters, which an import of the package can do without
+
         right = set(self.numbers)
 
         def row(cells: Sequence[str], tag: str) -> str:

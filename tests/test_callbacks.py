@@ -139,6 +139,24 @@ class TestEarlyStopping:
         assert history.stopped is None and stopping.best_epoch == 1
         np.testing.assert_array_equal(t.model.state_dict()["weight"], weights[1]["weight"])
 
+    def test_start_from_epoch(self, data):
+        stopping, _, history, _ = self.run([1, 9, 5, 6, 4, 5, 6], data, patience=2, start_from_epoch=2)
+        assert len(history.epoch) == 7 and (stopping.best, stopping.best_epoch) == (4, 4)
+        assert len(self.run([1, 9, 5, 6], data, patience=2, start_from_epoch=1)[2].epoch) == 4
+
+    def test_start_from_epoch_counts_the_epochs_of_a_run(self, data):
+        stopping = EarlyStopping("loss", patience=1, start_from_epoch=2)
+        t = trainer(lr=0.0, callbacks=[stopping])
+        assert t.fit(*data, epochs=9, verbose=0, shuffle=False).epoch == [0, 1, 2, 3]
+        assert t.fit(*data, epochs=9, verbose=0, shuffle=False).epoch == [4, 5, 6, 7]
+
+    def test_baseline(self, data):
+        """Better than before is best, but only better than the baseline too begins the count anew."""
+        stopping, _, history, _ = self.run([9, 8, 7, 7, 2], data, patience=4, baseline=5)
+        assert len(history.epoch) == 4 and (stopping.best, stopping.best_epoch) == (7, 2)
+        assert len(self.run([9, 8, 4, 4, 4, 4, 4], data, patience=4, baseline=5)[2].epoch) == 7
+        assert len(self.run([0.1, 0.6, 0.6, 0.7], data, patience=2, baseline=0.5, mode="max")[2].epoch) == 4
+
     def test_a_second_fit_starts_anew(self, data):
         stopping = EarlyStopping("loss", patience=1)
         t = trainer(lr=0.0, callbacks=[stopping])
@@ -147,7 +165,12 @@ class TestEarlyStopping:
 
     @pytest.mark.parametrize(
         ("options", "words"),
-        [(dict(patience=-1), "patience"), (dict(min_delta=-1.0), "min_delta"), (dict(mode="up"), "mode must be")],
+        [
+            (dict(patience=-1), "patience"),
+            (dict(min_delta=-1.0), "min_delta"),
+            (dict(mode="up"), "mode must be"),
+            (dict(start_from_epoch=-1), "start_from_epoch"),
+        ],
     )
     def test_bad_options(self, options, words):
         with pytest.raises(ValueError, match=words):

@@ -22,7 +22,10 @@ NEEDS = {
     "pybackprop.training.history": ("matplotlib", "pandas"),
     "pybackprop.training.tensorboard": ("tensorboardX",),
 }
-PUBLIC = ("pybackprop", "pybackprop.training", "pybackprop.training.callbacks", "pybackprop.plot", "pybackprop.ops")
+PUBLIC = (
+    *("pybackprop", "pybackprop.nn", "pybackprop.nn.init", "pybackprop.ops", "pybackprop.optim", "pybackprop.plot"),
+    *("pybackprop.io", "pybackprop.training", "pybackprop.training.callbacks"),
+)
 
 
 def modules():

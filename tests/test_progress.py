@@ -72,7 +72,7 @@ def test_a_bar_in_a_terminal(data, verbose, capfd):
 
 def test_a_bar_that_was_fast_does_not_stand_still_when_it_is_slow(capfd):
     pytest.importorskip("tqdm")
-    shown = progress.Progress(True, 1, 0, 10**9)
+    shown = progress.Progress(1, 1, 0, 10**9)
     begin, n = time.monotonic(), 0
     while time.monotonic() - begin < 0.3:
         n += 1000
@@ -144,13 +144,31 @@ def test_fast_epochs_do_not_flood_the_screen(monkeypatch, capfd):
     hide(monkeypatch, "tqdm", "tqdm.std")
     now = [0.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
-    shown = progress.Progress(True, 1000, 0, 4)
+    shown = progress.Progress(1, 1000, 0, 4)
     for epoch in range(1000):
         now[0] += 0.001
         shown.epoch_end(epoch, {"loss": 1.0})
     shown.close()
     epochs = [int(line.split()[1].split("/")[0]) for line in capfd.readouterr().out.splitlines()]
     assert epochs[0] == 1 and epochs[-1] == 1000 and len(epochs) <= 4
+
+
+def test_a_line_an_epoch(data, bars, capfd):
+    trainer().fit(*data, epochs=9, verbose=2)
+    lines = capfd.readouterr().out.splitlines()
+    assert bars == [] and [line.split("  ")[0] for line in lines] == [f"epoch {i + 1}/9" for i in range(9)]
+
+
+def test_auto_is_a_bar_and_other_words_are_refused(data, bars):
+    trainer().fit(*data, verbose="auto")
+    trainer().fit(*data, verbose=True)
+    assert len(bars) == 2
+    for wrong in (3, -1, "loud", None, 0.5):
+        t = trainer()
+        before = t.model.state_dict()
+        with pytest.raises(ValueError, match=f"verbose must be 0, 1 or 2, got {wrong!r}"):
+            t.fit(*data, verbose=wrong)
+        assert all((value == before[name]).all() for name, value in t.model.state_dict().items())
 
 
 def test_a_finished_run_that_goes_on_shows_nothing(data, capfd, tmp_path):

@@ -105,6 +105,13 @@ def load_file(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict
     Raises:
         ValueError: the file is not exactly what the format allows; the sentence names the file and the fault.
         OSError: the file cannot be opened or read.
+
+    >>> import os, tempfile, numpy as np
+    >>> from pybackprop.io import load_file, save_file
+    >>> path = os.path.join(tempfile.mkdtemp(), "a.safetensors")
+    >>> save_file({"a": np.arange(3)}, path)
+    >>> load_file(path)
+    ({'a': array([0, 1, 2])}, {})
     """
     path = os.fspath(path)
     with open(path, "rb") as file:

@@ -50,22 +50,42 @@ def uniform_(parameter: P, a: float = 0.0, b: float = 1.0) -> P:
 
 
 def normal_(parameter: P, mean: float = 0.0, std: float = 1.0) -> P:
-    """Normal, with this mean and standard deviation."""
+    """Normal, with this mean and standard deviation.
+
+    >>> from pybackprop import nn
+    >>> nn.init.normal_(nn.Parameter([0.0, 0.0]), 5.0, 0.0).numpy()
+    array([5., 5.], dtype=float32)
+    """
     return _assign(parameter, generator().normal(mean, std, parameter.shape))
 
 
 def constant_(parameter: P, value: float) -> P:
-    """``value`` everywhere."""
+    """``value`` everywhere.
+
+    >>> from pybackprop import nn
+    >>> nn.init.constant_(nn.Parameter([0.0, 0.0]), 3.0).numpy()
+    array([3., 3.], dtype=float32)
+    """
     return _assign(parameter, value)
 
 
 def zeros_(parameter: P) -> P:
-    """0 everywhere."""
+    """0 everywhere.
+
+    >>> from pybackprop import nn
+    >>> nn.init.zeros_(nn.Parameter([1.0, 2.0])).numpy()
+    array([0., 0.], dtype=float32)
+    """
     return _assign(parameter, 0.0)
 
 
 def ones_(parameter: P) -> P:
-    """1 everywhere."""
+    """1 everywhere.
+
+    >>> from pybackprop import nn
+    >>> nn.init.ones_(nn.Parameter([0.0, 0.0])).numpy()
+    array([1., 1.], dtype=float32)
+    """
     return _assign(parameter, 1.0)
 
 
@@ -98,13 +118,23 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
 
 
 def xavier_uniform_(parameter: P, gain: float = 1.0) -> P:
-    """Evenly within ``gain * sqrt(6 / (fan_in + fan_out))`` of 0 (Glorot and Bengio 2010)."""
+    """Evenly within ``gain * sqrt(6 / (fan_in + fan_out))`` of 0 (Glorot and Bengio 2010).
+
+    >>> from pybackprop import nn
+    >>> bool((abs(nn.init.xavier_uniform_(nn.Linear(4, 2).weight).numpy()) <= 1).all())
+    True
+    """
     bound = gain * math.sqrt(6.0 / max(1, sum(_fans(parameter, "xavier_uniform_"))))
     return uniform_(parameter, -bound, bound)
 
 
 def xavier_normal_(parameter: P, gain: float = 1.0) -> P:
-    """Normal with standard deviation ``gain * sqrt(2 / (fan_in + fan_out))`` (Glorot and Bengio 2010)."""
+    """Normal with standard deviation ``gain * sqrt(2 / (fan_in + fan_out))`` (Glorot and Bengio 2010).
+
+    >>> from pybackprop import nn
+    >>> nn.init.xavier_normal_(nn.Linear(4, 2).weight).shape
+    (2, 4)
+    """
     return normal_(parameter, 0.0, gain * math.sqrt(2.0 / max(1, sum(_fans(parameter, "xavier_normal_")))))
 
 
@@ -123,18 +153,34 @@ def kaiming_uniform_(parameter: P, a: float = 0.0, mode: str = "fan_in", nonline
         a: the negative slope of the leaky ReLU that follows; 0 for ReLU.
         mode: ``"fan_in"`` keeps the variance forward, ``"fan_out"`` backward.
         nonlinearity: see ``calculate_gain``.
+
+    >>> from pybackprop import nn
+    >>> bool((abs(nn.init.kaiming_uniform_(nn.Linear(6, 2).weight).numpy()) <= 1).all())
+    True
     """
     bound = math.sqrt(3.0) * _kaiming_std(parameter, a, mode, nonlinearity, "kaiming_uniform_")
     return uniform_(parameter, -bound, bound)
 
 
 def kaiming_normal_(parameter: P, a: float = 0.0, mode: str = "fan_in", nonlinearity: str = "leaky_relu") -> P:
-    """Normal with standard deviation ``gain / sqrt(fan)``; arguments as in ``kaiming_uniform_``."""
+    """Normal with standard deviation ``gain / sqrt(fan)``; arguments as in ``kaiming_uniform_``.
+
+    >>> from pybackprop import nn
+    >>> nn.init.kaiming_normal_(nn.Linear(4, 2).weight, nonlinearity="relu").shape
+    (2, 4)
+    """
     return normal_(parameter, 0.0, _kaiming_std(parameter, a, mode, nonlinearity, "kaiming_normal_"))
 
 
 def orthogonal_(parameter: P, gain: float = 1.0) -> P:
-    """Orthonormal rows or columns, whichever are fewer, times ``gain`` (Saxe et al. 2013, arXiv:1312.6120)."""
+    """Orthonormal rows or columns, whichever are fewer, times ``gain`` (Saxe et al. 2013, arXiv:1312.6120).
+
+    >>> from pybackprop import nn
+    >>> weight = nn.init.orthogonal_(nn.Linear(3, 2).weight).numpy()
+    >>> abs(weight @ weight.T).round(3)
+    array([[1., 0.],
+           [0., 1.]], dtype=float32)
+    """
     rows = parameter.shape[0] if parameter.shape else 1
     _fans(parameter, "orthogonal_")
     columns = math.prod(parameter.shape[1:])
@@ -144,7 +190,12 @@ def orthogonal_(parameter: P, gain: float = 1.0) -> P:
 
 
 def trunc_normal_(parameter: P, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0) -> P:
-    """Normal, with what falls outside of ``[a, b]`` drawn again."""
+    """Normal, with what falls outside of ``[a, b]`` drawn again.
+
+    >>> from pybackprop import nn
+    >>> bool((abs(nn.init.trunc_normal_(nn.Linear(40, 20).weight).numpy()) <= 2).all())
+    True
+    """
     if not a < b:
         raise ValueError(f"[trunc_normal_] expects a < b, got {a} and {b}")
     if std > 0 and not (b > mean - 6 * std and a < mean + 6 * std):

@@ -61,7 +61,12 @@ class Linear(Module):
 
 
 class Identity(Module):
-    """``y = x``. Arguments are accepted and not used, as in PyTorch."""
+    """``y = x``. Arguments are accepted and not used, as in PyTorch.
+
+    >>> from pybackprop import nn
+    >>> nn.Identity()([1.0, 2.0])
+    array([1., 2.], dtype=float32)
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         pass

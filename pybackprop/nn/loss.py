@@ -21,6 +21,13 @@ class Loss(Module):
     Attributes:
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
         target_integer: whether targets are integer labels (True), numbers (False), or whatever the array holds (None).
+
+    >>> from pybackprop import nn
+    >>> class Quartic(nn.Loss):
+    ...     def forward(self, pred, target, sample_weight=None):
+    ...         return ((pred - target) ** 4).mean()
+    >>> Quartic()([1.0, 2.0], [1.0, 4.0])
+    8.0
     """
 
     target_integer: bool | None = False
@@ -72,14 +79,24 @@ class MSELoss(Loss):
 
 
 class L1Loss(Loss):
-    """Absolute error; see ``ops.l1``."""
+    """Absolute error; see ``ops.l1``.
+
+    >>> from pybackprop import nn
+    >>> nn.L1Loss()([1.0, 2.0], [1.0, 5.0])
+    1.5
+    """
 
     def forward(self, pred: Any, target: Any, sample_weight: Any = None) -> Any:
         return ops.l1(pred, target, sample_weight, self.reduction)
 
 
 class HuberLoss(Loss):
-    """Squared near 0 and absolute beyond ``delta``; see ``ops.huber``."""
+    """Squared near 0 and absolute beyond ``delta``; see ``ops.huber``.
+
+    >>> from pybackprop import nn
+    >>> nn.HuberLoss()([0.0, 0.0], [0.5, 3.0])
+    1.3125
+    """
 
     def __init__(self, reduction: str = "mean", delta: float = 1.0) -> None:
         super().__init__(reduction)
@@ -112,7 +129,12 @@ class BCEWithLogitsLoss(Loss):
 
 
 class PoissonNLLLoss(Loss):
-    """Negative log-likelihood of counts; see ``ops.poisson_nll``."""
+    """Negative log-likelihood of counts; see ``ops.poisson_nll``.
+
+    >>> from pybackprop import nn
+    >>> nn.PoissonNLLLoss(log_input=False)([2.0], [0])
+    2.0
+    """
 
     def __init__(self, log_input: bool = True, full: bool = False, eps: float = 1e-8, reduction: str = "mean") -> None:
         super().__init__(reduction)
@@ -131,6 +153,10 @@ class PinballLoss(Loss):
 
     Raises:
         ValueError: a quantile is not between 0 and 1.
+
+    >>> from pybackprop import nn
+    >>> nn.PinballLoss(0.75)([0.0], [2.0])
+    1.5
     """
 
     def __init__(self, quantiles: Any = (0.5,), reduction: str = "mean") -> None:
@@ -147,14 +173,24 @@ class PinballLoss(Loss):
 
 
 class HingeLoss(Loss):
-    """``max(0, 1 - target * pred)`` for targets -1 and 1; see ``ops.hinge``."""
+    """``max(0, 1 - target * pred)`` for targets -1 and 1; see ``ops.hinge``.
+
+    >>> from pybackprop import nn
+    >>> nn.HingeLoss()([0.5, -2.0], [1, -1])
+    0.25
+    """
 
     def forward(self, pred: Any, target: Any, sample_weight: Any = None) -> Any:
         return ops.hinge(pred, target, sample_weight, self.reduction)
 
 
 class KLDivLoss(Loss):
-    """Kullback-Leibler divergence of log-probabilities; see ``ops.kl_div``. ``reduction`` may be ``"batchmean"``."""
+    """Kullback-Leibler divergence of log-probabilities; see ``ops.kl_div``. ``reduction`` may be ``"batchmean"``.
+
+    >>> from pybackprop import nn
+    >>> round(nn.KLDivLoss("batchmean")([[-0.6931, -0.6931]], [[1.0, 0.0]]), 4)
+    0.6931
+    """
 
     _reductions = ("mean", "sum", "none", "batchmean")
 
@@ -198,7 +234,12 @@ class CrossEntropyLoss(Loss):
 
 
 class NLLLoss(Loss):
-    """Negative log-likelihood of log-probabilities (N, C) or (N, C, d...) and labels; see ``ops.nll``."""
+    """Negative log-likelihood of log-probabilities (N, C) or (N, C, d...) and labels; see ``ops.nll``.
+
+    >>> from pybackprop import nn
+    >>> nn.NLLLoss()([[-0.25, -1.5]], [1])
+    1.5
+    """
 
     target_integer = True
 

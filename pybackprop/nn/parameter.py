@@ -169,7 +169,13 @@ class Parameter(Stored):
 
 
 class Buffer(Stored):
-    """An array of a model's state that is not trained, such as running statistics; see ``register_buffer``."""
+    """An array of a model's state that is not trained, such as running statistics; see ``register_buffer``.
+
+    >>> from pybackprop import nn
+    >>> layer = nn.BatchNorm1d(2)
+    >>> type(layer.running_mean).__name__, layer.running_mean.numpy()
+    ('Buffer', array([0., 0.], dtype=float32))
+    """
 
     __slots__ = ()
 

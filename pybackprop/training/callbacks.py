@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import math
 import os
 import re
@@ -15,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._form import COUNT, FLOAT, Each, Maybe, Optional, fault
-from ..optim import Schedule
 
 if TYPE_CHECKING:
     from .nonfinite import NonFiniteError
@@ -141,10 +139,13 @@ class _Monitor(Callback):
 
     def _improves(self, logs: Logs | None) -> bool:
         value = (logs or {}).get(self.monitor, float("nan"))
-        if not math.isfinite(value) or (self.best is not None and self._sign * (self.best - value) <= self.min_delta):
+        if not math.isfinite(value) or not self._is_better(value, self.best):
             return False
         self.best = float(value)
         return True
+
+    def _is_better(self, value: float, than: float | None) -> bool:
+        return than is None or self._sign * (than - value) > self.min_delta
 
 
 class EarlyStopping(_Monitor):
@@ -159,6 +160,8 @@ class EarlyStopping(_Monitor):
         min_delta: an improvement is larger than this. Default 0.
         mode: ``"min"``, ``"max"`` or ``"auto"`` (max for accuracies and r2). Default ``"auto"``.
         restore_best_weights: at the end of the run put back the weights of the best epoch. Default False.
+        baseline: the count of epochs begins anew only at an improvement that is better than this too. Default None.
+        start_from_epoch: so many epochs at the beginning are not looked at. Default 0.
 
     Attributes:
         best: best value seen. ``best_epoch``: its epoch. ``stopped_epoch``: the epoch at which it stopped the run, or
@@ -182,11 +185,16 @@ class EarlyStopping(_Monitor):
         min_delta: float = 0.0,
         mode: str = "auto",
         restore_best_weights: bool = False,
+        baseline: float | None = None,
+        start_from_epoch: int = 0,
     ) -> None:
         super().__init__(monitor, mode, min_delta)
         if patience < 0:
             raise ValueError(f"patience must be at least 0, got {patience}")
+        if start_from_epoch < 0:
+            raise ValueError(f"start_from_epoch must be at least 0, got {start_from_epoch}")
         self.patience, self.restore_best_weights = patience, restore_best_weights
+        self.baseline, self.start_from_epoch = baseline, start_from_epoch
         self._resumed = False
         self._forget()
 
@@ -209,12 +217,17 @@ class EarlyStopping(_Monitor):
         self._resumed = False
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
-        if self._improves(logs):
-            self.wait, self.best_epoch = 0, epoch
-            if self.restore_best_weights:
-                self._weights = self.model.state_dict()
+        recorded = self.trainer.history.epoch  # also those of a run that was loaded
+        if epoch - recorded[0] < self.start_from_epoch:
             return
         self.wait += 1
+        if self._improves(logs):
+            self.best_epoch = epoch
+            if self.restore_best_weights:
+                self._weights = self.model.state_dict()
+            if self.best is not None and self._is_better(self.best, self.baseline):
+                self.wait = 0
+            return
         if self.wait >= max(self.patience, 1):
             self.stopped_epoch, self._of = epoch, self.params["epochs"]
             self.trainer.stop_training = True
@@ -424,86 +437,6 @@ def latest_checkpoint(path: str | os.PathLike[str]) -> str | None:
     return max(found, key=lambda file: (os.stat(file).st_mtime_ns, file), default=None)
 
 
-class LearningRateScheduler(Callback):
-    """Sets the learning rate before each epoch: ``optimizer.lr = schedule(epoch, lr)``.
-
-    Schedules that follow the step are better given to the optimizer (``optim.CosineLR`` and others).
-
-    Args:
-        schedule: function of the epoch, from 0, and the present learning rate.
-
-    Raises:
-        TypeError: at the start of a run whose optimizer has a schedule already.
-
-    Example:
-        >>> import numpy as np, pybackprop as pb
-        >>> from pybackprop import nn, optim
-        >>> data = np.ones((8, 2)), np.ones((8, 1))
-        >>> trainer = pb.Trainer(nn.Linear(2, 1), loss=nn.MSELoss(), optimizer=optim.SGD(lr=0.1))
-        >>> halve = pb.callbacks.LearningRateScheduler(lambda epoch, lr: lr / 2 if epoch else lr)
-        >>> history = trainer.fit(*data, epochs=3, callbacks=[halve], verbose=0)
-        >>> trainer.learning_rate
-        0.025
-    """
-
-    def __init__(self, schedule: Callable[[int, float], float]) -> None:
-        self.schedule = schedule
-
-    def on_train_begin(self, logs: Logs | None = None) -> None:
-        if isinstance(self.trainer.optimizer.lr, Schedule):
-            raise TypeError(
-                f"LearningRateScheduler needs a number as lr, but the optimizer's is {self.trainer.optimizer.lr!r}"
-            )
-
-    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
-        optimizer: Any = self.trainer.optimizer
-        optimizer.lr = float(self.schedule(epoch, optimizer.lr))
-
-
-class CSVLogger(Callback):
-    """Appends each epoch's metrics to a CSV file as they come.
-
-    Args:
-        path: the file.
-        separator: default ``","``.
-        append: keep what the file holds, as after a resume. Default False: start anew.
-
-    Example:
-        >>> import os, tempfile
-        >>> import numpy as np, pybackprop as pb
-        >>> from pybackprop import nn, optim
-        >>> data = np.ones((8, 2)), np.ones((8, 1))
-        >>> trainer = pb.Trainer(nn.Linear(2, 1), loss=nn.MSELoss(), optimizer=optim.SGD(lr=0.1))
-        >>> path = os.path.join(tempfile.mkdtemp(), "log.csv")
-        >>> history = trainer.fit(*data, epochs=2, callbacks=[pb.callbacks.CSVLogger(path)], verbose=0)
-        >>> with open(path) as file:
-        ...     print(file.readline(), len(file.readlines()))
-        epoch,loss
-         2
-    """
-
-    def __init__(self, path: str | os.PathLike[str], separator: str = ",", append: bool = False) -> None:
-        self.path, self.separator, self.append = os.fspath(path), separator, append
-        self._names: list[str] | None = None
-
-    def on_train_begin(self, logs: Logs | None = None) -> None:
-        self._names = None
-        if self.append and os.path.exists(self.path):
-            with open(self.path, newline="", encoding="utf-8") as file:
-                self._names = next(csv.reader(file, delimiter=self.separator), None)
-        else:
-            open(self.path, "w", encoding="utf-8").close()
-
-    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
-        row = {"epoch": epoch, **(logs or {})}
-        with open(self.path, "a", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, delimiter=self.separator)
-            if self._names is None:
-                self._names = list(row)
-                writer.writerow(self._names)
-            writer.writerow([row.get(name, "") for name in self._names])
-
-
 class LambdaCallback(Callback):
     """Functions as hooks.
 
@@ -564,7 +497,8 @@ class TerminateOnNaN(Callback):
 
 
 # Public here, as the others are; these files need the base class above.
-from .plateau import ReduceLROnPlateau  # noqa: E402
+from .csvlog import CSVLogger  # noqa: E402
+from .learning_rate import LearningRateScheduler, ReduceLROnPlateau  # noqa: E402
 from .tensorboard import TensorBoard  # noqa: E402
 
 __all__ = [

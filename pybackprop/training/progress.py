@@ -17,16 +17,17 @@ class Progress:
     In a notebook the bar is one of ipywidgets, if that is installed, else one of text.
 
     Args:
-        verbose: False shows nothing.
+        verbose: 0 shows nothing, 1 the bar, 2 a line an epoch.
         epochs: number of the last epoch, for ``epoch 3/10``.
         done: epochs done before this run.
         batches: in an epoch; None if unknown.
     """
 
-    def __init__(self, verbose: bool, epochs: int, done: int, batches: int | None) -> None:
+    def __init__(self, verbose: int, epochs: int, done: int, batches: int | None) -> None:
         self._epochs, self._done, self._batches = epochs, done, batches
         self._bar: Any = None
-        self._shown = bool(verbose) and epochs > done
+        self._shown = verbose > 0 and epochs > done
+        self._between = 0.0 if verbose == 2 else _BETWEEN
         self._begin = time.monotonic()
         self._said = -_BETWEEN  # when the last line was printed
         self._unsaid: str | None = None
@@ -34,7 +35,7 @@ class Progress:
         self._validation: dict[str, float] = {}  # of the last epoch, shown until the next one
         if not self._shown:
             return
-        bar = _bar_class()
+        bar = _bar_class() if verbose == 1 else None
         if bar is None:
             return
         total = None if batches is None else (epochs - done) * batches
@@ -63,7 +64,7 @@ class Progress:
             spent = time.monotonic() - self._begin
             left = spent / (epoch + 1 - self._done) * (self._epochs - epoch - 1)
             self._unsaid = f"epoch {epoch + 1}/{self._epochs}  {_text(logs)}  {spent:.1f} s, {left:.1f} s left"
-            if spent - self._said >= _BETWEEN:
+            if spent - self._said >= self._between:
                 self._say()
                 self._said = spent
 

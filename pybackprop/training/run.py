@@ -55,7 +55,7 @@ class Plan:
     on_nonfinite: str  # "raise", "skip" or "restore"
     time_limit: float | None
     began: float  # time.monotonic() when fit was called
-    verbose: bool
+    verbose: int
 
 
 class Run:

@@ -175,7 +175,7 @@ class Trainer:
         class_weight: Any = None,
         callbacks: Iterable[Callback] = (),
         shuffle: bool | Callable[[int, int], np.ndarray] = True,
-        verbose: int = 1,
+        verbose: int | str = 1,
         time_limit: float | None = None,
         on_nonfinite: str = "raise",
     ) -> History:
@@ -201,7 +201,7 @@ class Trainer:
             callbacks: besides those of the Trainer.
             shuffle: a new order of rows in every epoch, from ``seed`` and the epoch's number; or a function of the
                 epoch's number and the number of rows that gives the row numbers in order. Default True.
-            verbose: 0 shows nothing, 1 a progress bar with the time left. Default 1.
+            verbose: 0 shows nothing, 1 (or ``"auto"``) a progress bar with the time left, 2 a line an epoch. Default 1.
             time_limit: seconds after which training ends at the next batch, validation included as far as it can be
                 foreseen.
             on_nonfinite: what follows when the loss or a gradient of a batch is NaN or infinite. Such a batch is not
@@ -232,6 +232,7 @@ class Trainer:
             raise ValueError(f"time_limit must be at least 0 seconds, got {time_limit}")
         if on_nonfinite not in ("raise", "skip", "restore"):
             raise ValueError(f"on_nonfinite must be 'raise', 'skip' or 'restore', got {on_nonfinite!r}")
+        verbose = _verbosity(verbose)
         active = self.callbacks + _checked_callbacks(callbacks)
 
         if is_stream(X):
@@ -601,9 +602,7 @@ class Trainer:
     def _plan(self, epochs: int, batches: int | None, time_limit: float | None, began: float, verbose: int) -> Plan:
         # An epoch that was cut short is over for a new run.
         start = self._described["start"] if self._resumed else self.epoch + (self.cut is not None)
-        return Plan(
-            start, start + epochs, batches, _no_epoch, None, lambda: None, "raise", time_limit, began, bool(verbose)
-        )
+        return Plan(start, start + epochs, batches, _no_epoch, None, lambda: None, "raise", time_limit, began, verbose)
 
     def _refuse_within_fit(self, what: str, elsewhere: bool = False) -> None:
         """Raises ValueError while ``fit`` is running, or, with ``elsewhere``, while it is in another thread."""
@@ -680,6 +679,14 @@ def _count(name: str, value: Any, least: int) -> int:
         raise TypeError(f"{name} must be an integer, got {type(value).__name__}")
     if value < least:
         raise ValueError(f"{name} must be at least {least}, got {value}")
+    return int(value)
+
+
+def _verbosity(value: Any) -> int:
+    if value == "auto":
+        return 1
+    if not isinstance(value, (bool, int, np.integer)) or not 0 <= value <= 2:
+        raise ValueError(f"verbose must be 0, 1 or 2, got {value!r}")
     return int(value)
 
 

@@ -1,14 +1,50 @@
-"""A callback that lowers the learning rate when a metric stands still, by the rule of ``optim.ReduceLROnPlateau``."""
+"""Callbacks that set the learning rate of an optimizer whose ``lr`` is a number."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from .._form import COUNT, FLOAT, Maybe
 from .._schedules import ReduceLROnPlateau as Rule
 from .._schedules import Schedule, checked_count
-from .callbacks import Logs, _check_state, _Monitor
+from .callbacks import Callback, Logs, _check_state, _Monitor
+
+
+class LearningRateScheduler(Callback):
+    """Sets the learning rate before each epoch: ``optimizer.lr = schedule(epoch, lr)``.
+
+    Schedules that follow the step are better given to the optimizer (``optim.CosineLR`` and others).
+
+    Args:
+        schedule: function of the epoch, from 0, and the present learning rate.
+
+    Raises:
+        TypeError: at the start of a run whose optimizer has a schedule already.
+
+    Example:
+        >>> import numpy as np, pybackprop as pb
+        >>> from pybackprop import nn, optim
+        >>> data = np.ones((8, 2)), np.ones((8, 1))
+        >>> trainer = pb.Trainer(nn.Linear(2, 1), loss=nn.MSELoss(), optimizer=optim.SGD(lr=0.1))
+        >>> halve = pb.callbacks.LearningRateScheduler(lambda epoch, lr: lr / 2 if epoch else lr)
+        >>> history = trainer.fit(*data, epochs=3, callbacks=[halve], verbose=0)
+        >>> trainer.learning_rate
+        0.025
+    """
+
+    def __init__(self, schedule: Callable[[int, float], float]) -> None:
+        self.schedule = schedule
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        if isinstance(self.trainer.optimizer.lr, Schedule):
+            raise TypeError(
+                f"LearningRateScheduler needs a number as lr, but the optimizer's is {self.trainer.optimizer.lr!r}"
+            )
+
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
+        optimizer: Any = self.trainer.optimizer
+        optimizer.lr = float(self.schedule(epoch, optimizer.lr))
 
 
 class ReduceLROnPlateau(_Monitor):
