@@ -1,7 +1,8 @@
 """Data sets of tables, and the models that are compared on them."""
 
+import contextlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -109,9 +110,9 @@ def models(table: Table) -> dict[str, Callable[[int], Any]]:
     return found
 
 
-def quiet() -> Any:
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
     """Warnings about convergence at default settings are not what is measured."""
-    context = warnings.catch_warnings()
-    context.__enter__()
-    warnings.simplefilter("ignore")
-    return context
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
