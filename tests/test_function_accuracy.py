@@ -64,3 +64,33 @@ def test_gelu_by_tanh_has_a_small_absolute_error(level):
     exact = 0.5 * d * (1 + np.tanh(math.sqrt(2 / math.pi) * (d + 0.044715 * d**3)))
     got = computed("gelu", {"tanh": 1}, x, level)
     np.testing.assert_allclose(got, exact, rtol=4e-7, atol=4e-7)
+
+
+@pytest.mark.parametrize("level", _core.isa_names())
+@pytest.mark.parametrize(
+    ("op", "reference", "low", "high", "bound"),
+    [
+        ("exp", np.exp, -708, 709.7, 1.5),
+        ("tanh", np.tanh, -25, 25, 2.5),
+        ("sigmoid", lambda x: 1 / (1 + np.exp(-x)), -700, 700, 3.0),
+    ],
+)
+def test_doubles(op, reference, low, high, bound, level):
+    rng = np.random.default_rng(0)
+    x = np.concatenate(
+        [rng.uniform(low, high, 1 << 15), rng.normal(size=1 << 15), 10.0 ** rng.uniform(-300, 0, 1 << 14)]
+    )
+    exact = reference(x.astype(np.longdouble))
+    graph = _core.Graph(dtype="float64", training=False, isa=level)
+    (y,) = graph.node(op, [graph.input(x.shape)])
+    (got,), _, _ = _core.Program(graph, [y]).run((x,))
+    error = np.abs(got - exact) / np.spacing(np.abs(exact).astype(np.float64))
+    assert error.max() <= bound, f"{op}({x[error.argmax()]!r}): {error.max():.2f} ulp"
+    special = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 1e308, -1e308, 5e-324])
+    graph = _core.Graph(dtype="float64", training=False, isa=level)
+    (y,) = graph.node(op, [graph.input(special.shape)])
+    (got,), _, _ = _core.Program(graph, [y]).run((special,))
+    with np.errstate(all="ignore"):
+        expected = reference(special)
+    np.testing.assert_allclose(got, expected, rtol=1e-15, atol=1e-300)
+    assert (np.signbit(got[3:5]) == np.signbit(expected[3:5])).all()

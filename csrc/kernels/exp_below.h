@@ -1,7 +1,7 @@
 // e^x for x <= 0, the exponential of a softmax: about half the work of math.h's exp, which must also serve x > 0 and
 // denormal results. Largest error with AVX2 or better, in ULP: 2.1 for x > -5, 2.7 for x > -20, 5.6 for x > -87.33;
 // from there on the result fades to 0, which it reaches at -88.03. exp_below(0) is 1, of -infinity 0, of NaN NaN.
-// Double: libm. Other levels: math.h's exp.
+// Double, and other levels: math.h's exp.
 #pragma once
 #include "math.h"
 
