@@ -26,6 +26,7 @@ from pybackprop import nn, optim
 """  # a Python where NumPy is all there is
 
 PARTS = {  # what needs a package, and the extra that brings it
+    "__import__('pybackprop.sklearn')": "ImportError: pybackprop.sklearn needs scikit-learn 1.6 or newer: pip install ",
     "pb.plot.learning_curves(pb.History())": "ValueError: the history is empty",  # what can be said without, is
     "pb.plot.learning_curves({'loss': [1.0]})": 'ImportError: pictures need matplotlib: pip install "pybackprop[plot]"',
     "pb.plot.confusion_matrix([0, 1], [0, 1])": 'ImportError: pictures need matplotlib: pip install "pybackprop[plot]"',

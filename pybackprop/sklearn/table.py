@@ -111,7 +111,8 @@ class TabularClassifier(ClassifierMixin, _Tabular):
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """(n, classes) calibrated probabilities, in the order of ``classes_``."""
-        return self._predict(X).iloc[:, 1:].to_numpy(np.float64)
+        probabilities = self._predict(X).iloc[:, 1:].to_numpy(np.float64)
+        return probabilities / probabilities.sum(axis=1, keepdims=True)  # they were float32
 
 
 class TabularRegressor(RegressorMixin, _Tabular):
