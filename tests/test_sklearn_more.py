@@ -154,6 +154,10 @@ def test_validation_data():
     ):
         with pytest.raises(ValueError, match=words):
             classifier().fit(X, y, validation_data=data)
+    two = np.stack([y_reg, y_reg], 1)
+    other.fit(X_reg, two, validation_data=(X_reg, two))  # with other columns than before
+    with pytest.raises(ValueError, match="1 columns of y, but y has 2"):
+        other.fit(X_reg, two, validation_data=(X_reg, y_reg))
     with pytest.raises(ValueError, match="needs a stochastic solver"):
         classifier(solver="lbfgs").fit(X, y, validation_data=(X_test, y_test))
 

@@ -87,7 +87,7 @@ class MLP(BaseEstimator):
         if sample_weight is not None:
             sample_weight = _check_sample_weight(sample_weight, X)
         target, weight = self._target(y), self._weights(y, sample_weight)
-        validation = None if validation_data is None else self._take_validation(validation_data, X.dtype)
+        validation = None if validation_data is None else self._take_validation(validation_data, X.dtype, target)
 
         self._random_state = check_random_state(self.random_state)
         columns = self._columns(target)
@@ -233,7 +233,7 @@ class MLP(BaseEstimator):
         parts = (None, None) if weight is None else (weight[train], weight[test])
         return X[train], target[train], parts[0], (X[test], target[test], parts[1])
 
-    def _take_validation(self, given: Any, dtype: Any) -> Any:
+    def _take_validation(self, given: Any, dtype: Any, target: np.ndarray) -> Any:
         if not isinstance(given, (tuple, list)) or not 2 <= len(given) <= 3:
             raise ValueError("validation_data must be (X, y) or (X, y, sample_weight)")
         X = validate_data(self, given[0], accept_sparse="csr", dtype=dtype, reset=False)
@@ -241,6 +241,8 @@ class MLP(BaseEstimator):
         y, weight = self._known_target(given[1]), given[2] if len(given) == 3 else None
         if len(y) != len(X):
             raise ValueError(f"validation_data has {len(X)} rows of X and {len(y)} of y")
+        if y.shape[1:] != target.shape[1:]:
+            raise ValueError(f"validation_data has {y.shape[1]} columns of y, but y has {target.shape[1]}")
         return X, y, None if weight is None else _check_sample_weight(weight, X)
 
     def _score_of(self, held: Held, X: Any, target: np.ndarray, weight: np.ndarray | None) -> float:
@@ -670,10 +672,7 @@ class MLPRegressor(RegressorMixin, MLP):
         return y
 
     def _known_target(self, y: Any) -> np.ndarray:
-        y = self._target(y)
-        if self.loss != "quantile" and "n_outputs_" in vars(self) and y.shape[1] != self.n_outputs_:
-            raise ValueError(f"validation_data has {y.shape[1]} columns of y, but y has {self.n_outputs_}")
-        return y
+        return self._target(y)
 
     def _quantiles(self) -> tuple[float, ...]:
         return tuple(float(q) for q in np.atleast_1d(self.quantiles))
