@@ -8,6 +8,7 @@ import pytest
 
 pytest.importorskip("sklearn")
 import joblib
+from joblib.externals.loky import get_reusable_executor
 from sklearn.base import clone
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris
@@ -22,6 +23,15 @@ from pybackprop import nn, optim
 from pybackprop.sklearn import MLPClassifier, MLPRegressor, NetClassifier, NetRegressor
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_workers_are_left():
+    """joblib keeps its processes, and a thread that watches them, for the next call."""
+    yield
+    get_reusable_executor().shutdown(wait=True)
+
+
 X, y = load_iris(return_X_y=True)
 X_two, y_two = load_breast_cancer(return_X_y=True)
 X_reg, y_reg = load_diabetes(return_X_y=True)

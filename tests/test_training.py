@@ -173,6 +173,7 @@ class TestData:
         X, y = data
         X.tofile(tmp_path / "x")
         mapped = np.memmap(tmp_path / "x", np.float32, "r", shape=X.shape)
+        before = threading.enumerate()
         found = []
         for least in (0, 1 << 60):
             monkeypatch.setattr(loop, "PREFETCH_BYTES", least)
@@ -180,9 +181,7 @@ class TestData:
             t.fit(mapped, y, epochs=3, verbose=0)
             found.append(bits(t.model))
         assert found[0] == found[1]
-        assert not [
-            thread for thread in threading.enumerate() if thread is not threading.main_thread() and not thread.daemon
-        ]
+        assert not [thread for thread in threading.enumerate() if thread not in before and not thread.daemon]
 
     def test_iterables_of_batches(self, data):
         X, y = data
