@@ -295,7 +295,7 @@ def test_a_file_does_not_choose_what_is_deleted(tmp_path):
 def test_seconds(tmp_path, monkeypatch):
     monkeypatch.setattr("pybackprop.training.run._SECONDS", 0.0)
     now = [0.0]
-    monkeypatch.setattr("pybackprop.training.callbacks.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("pybackprop.training.model_checkpoint.time.monotonic", lambda: now[0])
 
     class Clock(pb.Callback):
         def on_train_chunk_end(self, batches, logs=None):

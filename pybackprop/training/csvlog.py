@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 
-from .callbacks import Callback, Logs
+from .callback import Callback, Logs
 
 
 class CSVLogger(Callback):

@@ -8,7 +8,7 @@ from typing import Any
 from .._form import COUNT, FLOAT, Maybe
 from .._schedules import ReduceLROnPlateau as Rule
 from .._schedules import Schedule, checked_count
-from .callbacks import Callback, Logs, _check_state, _Monitor
+from .callback import Callback, Logs, Monitor, check_state
 
 
 class LearningRateScheduler(Callback):
@@ -47,7 +47,7 @@ class LearningRateScheduler(Callback):
         optimizer.lr = float(self.schedule(epoch, optimizer.lr))
 
 
-class ReduceLROnPlateau(_Monitor):
+class ReduceLROnPlateau(Monitor):
     """Multiplies ``optimizer.lr`` by ``factor`` when a metric has not improved for ``patience`` epochs.
 
     Arguments, defaults and timing are those of Keras's callback of that name: the reduction comes at the end of the
@@ -156,7 +156,7 @@ class ReduceLROnPlateau(_Monitor):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         form = {"best": Maybe(FLOAT), "bad_epochs": COUNT, "cooldown_left": COUNT, "reductions": [[FLOAT]]}
-        _check_state(self, state, form)
+        check_state(self, state, form)
         if any(len(pair) != 2 for pair in state["reductions"]):
             raise ValueError("ReduceLROnPlateau cannot take over what it is given: a reduction is (epoch, rate)")
         self._rule = self._new_rule()

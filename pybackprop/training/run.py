@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .callbacks import Callback, overrides
+from .callback import Callback, overrides
 from .interrupt import Interruptible, Terminated
 from .nonfinite import NonFiniteError, finite_model
 from .progress import Progress

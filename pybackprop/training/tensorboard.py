@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from .._schedules import checked_count
-from .callbacks import Callback, Logs
+from .callback import Callback, Logs
 
 _PARTS = {"train": "", "validation": "val_"}  # folder of a part's curves: prefix of its metrics
 _SECONDS = 5  # between two writes to the disk

@@ -17,7 +17,7 @@ from ..data.arrays import split_last
 from ..nn.module import Module
 from ..optim import Optimizer
 from . import checkpoint
-from .callbacks import Callback, overrides
+from .callback import Callback, overrides
 from .evaluate import BATCH_ROWS, Evaluator, call_model
 from .fitdata import Data, resolve_kinds
 from .history import History
