@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from . import nn, optim
-from ._plot import learning_curve
 from .bench.peers.numpy_mlp import NumpyMLP
+from .plot.axes import learning_curve
 from .random import manual_seed
 from .training import Callback, Trainer
 from .training.loop import epoch_order

@@ -16,8 +16,8 @@ import pybackprop
 # Not imported here: it loads other frameworks, and __main__ is the command.
 WITHOUT = ("pybackprop.bench", "pybackprop.__main__")
 NEEDS = {
-    "pybackprop._plot_confusion": ("matplotlib",),
-    "pybackprop._plot_history": ("matplotlib",),
+    "pybackprop.plot.confusion": ("matplotlib",),
+    "pybackprop.plot.curves": ("matplotlib",),
     "pybackprop.tabular": ("pandas",),
     "pybackprop.training.history": ("matplotlib", "pandas"),
     "pybackprop.training.tensorboard": ("tensorboardX",),

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import pybackprop as pb
-from pybackprop._plot import learning_curve
 from pybackprop.plot import confusion_matrix, learning_curves
+from pybackprop.plot.axes import learning_curve
 
 pytest.importorskip("matplotlib")
 

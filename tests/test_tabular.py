@@ -7,10 +7,11 @@ import pytest
 
 pd = pytest.importorskip("pandas")
 
-from pybackprop._table import Columns, numbers, read_table, texts  # noqa: E402
-from pybackprop._targets import calibrate, find_task, regression_metrics, split  # noqa: E402
 from pybackprop.io import load_file, save_file  # noqa: E402
 from pybackprop.tabular import TabularModel  # noqa: E402
+from pybackprop.tabular.columns import Columns, numbers, read_table, texts  # noqa: E402
+from pybackprop.tabular.ensemble import calibrate  # noqa: E402
+from pybackprop.tabular.targets import find_task, regression_metrics, split  # noqa: E402
 
 
 def houses(rows=600, seed=0):

@@ -9,7 +9,7 @@ import numpy as np
 
 from .. import _core
 from .._cost import multiply_adds
-from .._tables import Table, size
+from .._text_table import Table, size
 from .._trace import Spec, Traced, flatten, spec_of, trace, unflatten
 from .module import Module
 from .parameter import Parameter, Stored

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from .._tables import Table
+from .._text_table import Table
 
 _SHOWN = 8  # epochs in the table
 

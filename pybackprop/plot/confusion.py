@@ -1,4 +1,4 @@
-"""The confusion matrix as a picture. Public in `plot`."""
+"""The confusion matrix as a picture."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ._plot import new_figure, write
+from .axes import new_figure, write
 
 _WITH_SHARES = 14  # up to so many classes a cell has room for its share under its count
 _WITH_COUNTS = 40  # and up to so many for its count

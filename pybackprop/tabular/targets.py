@@ -2,12 +2,11 @@
 
 import dataclasses
 import os
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ._table import is_categorical, texts
+from .columns import is_categorical, texts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -15,13 +14,11 @@ if TYPE_CHECKING:
 __all__ = [
     "Report",
     "baseline",
-    "calibrate",
     "classification_metrics",
     "find_task",
     "label_ids",
     "labels",
     "native",
-    "pooled",
     "regression_metrics",
     "split",
 ]
@@ -72,7 +69,7 @@ class Report:
 
     def plot(self, path: str | os.PathLike[str]) -> None:
         """Write the learning curve as a picture (needs matplotlib)."""
-        from ._plot import learning_curve
+        from ..plot.axes import learning_curve
 
         learning_curve(
             path,
@@ -174,53 +171,3 @@ def baseline(y_train: np.ndarray, y: np.ndarray, classes: int) -> dict[str, floa
         shares = np.bincount(y_train, minlength=classes) / len(y_train)
         return classification_metrics(np.tile(shares, (len(y), 1)), y)
     return regression_metrics(np.full(len(y), y_train.mean()), y)
-
-
-def calibrate(held_out: list[tuple[np.ndarray, np.ndarray]], y: np.ndarray) -> tuple[float, float]:
-    """The least log-loss on held-out rows, and the temperature, from 1/8 to 8, by which logits are divided for it.
-
-    Guo et al. 2017 (arXiv:1706.04599); where several networks have a row, by their mean probability. As in Platt 1999
-    targets are not quite 0 and 1, so that a few rows without an error do not make the model sure of everything.
-
-    Args:
-        held_out: for each network the numbers of the rows that it was not trained on, and its logits (rows, classes).
-        y: class numbers of all rows.
-    """
-
-    def log_loss(log_temperature: float) -> float:
-        rows, p = pooled(held_out, lambda logits: _softmax(logits * np.exp(-log_temperature)))
-        p = np.log(np.maximum(p, np.finfo(np.float32).tiny))
-        right, (n, classes) = p[np.arange(len(rows)), y[rows]], p.shape
-        doubt = 1 / (n / classes + 2)
-        return float(-((1 - doubt) * right + doubt * (p.sum(axis=1) - right) / (classes - 1)).mean())
-
-    # Golden-section search: the log-loss of one network is convex in 1 / temperature.
-    low, high, ratio = -np.log(8), np.log(8), (np.sqrt(5) - 1) / 2
-    for _ in range(24):
-        a, b = high - ratio * (high - low), low + ratio * (high - low)
-        low, high = (low, b) if log_loss(a) < log_loss(b) else (a, high)
-    best = (low + high) / 2
-    return log_loss(best), float(np.exp(best))
-
-
-def pooled(
-    held_out: list[tuple[np.ndarray, np.ndarray]], predict: Callable[[np.ndarray], np.ndarray]
-) -> tuple[np.ndarray, np.ndarray]:
-    """The rows that some network was not trained on, and the mean prediction of those networks for each."""
-    rows = np.unique(np.concatenate([numbers for numbers, _ in held_out]))
-    total: np.ndarray | None = None
-    times = np.zeros(len(rows))
-    for numbers, outputs in held_out:
-        predicted = predict(outputs)
-        if total is None:
-            total = np.zeros((len(rows), *predicted.shape[1:]))
-        at = np.searchsorted(rows, numbers)
-        total[at] += predicted
-        times[at] += 1
-    assert total is not None
-    return rows, total / times.reshape(-1, *[1] * (total.ndim - 1))
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    e = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return e / e.sum(axis=1, keepdims=True)

@@ -6,7 +6,7 @@ opened and no setting of matplotlib is changed.
 
 from __future__ import annotations
 
-from ._plot_confusion import confusion_matrix
-from ._plot_history import learning_curves
+from .confusion import confusion_matrix
+from .curves import learning_curves
 
 __all__ = ["confusion_matrix", "learning_curves"]

@@ -1,107 +1,39 @@
-"""Networks for tables: numeric and categorical columns with missing values in, a trained and reported model out.
-
-    >>> import pandas as pd, numpy as np
-    >>> from pybackprop.tabular import TabularModel
-    >>> rng = np.random.default_rng(0)
-    >>> frame = pd.DataFrame({"size": rng.uniform(20, 200, 400), "city": rng.choice(["Bern", "Oslo"], 400)})
-    >>> frame["price"] = 3 * frame["size"] + np.where(frame["city"] == "Oslo", 100, 0)
-    >>> model = TabularModel("price", epochs=30)
-    >>> report = model.fit(frame)
-    >>> report.metrics["r2"] > 0.9
-    True
-    >>> model.predict(frame.head(2)).columns.tolist()
-    ['prediction']
-
-Needs pandas, and pyarrow for Parquet (extra ``table``).
-"""
+"""`TabularModel`: a table in, a trained, calibrated and reported model out, and its file."""
 
 import json
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import nn, ops, optim
-from ._table import Columns, numbers, read_table
-from ._targets import (
+from .. import nn, ops, optim
+from ..io import check_fit, load_file, save_file
+from ..random import seeded
+from ..training import EarlyStopping, Trainer
+from .columns import Columns, numbers, read_table
+from .ensemble import Trained, best, pooled
+from .network import Network, network_for, shape_of
+from .targets import (
     Report,
     baseline,
-    calibrate,
     classification_metrics,
     find_task,
     label_ids,
     labels,
     native,
-    pooled,
     regression_metrics,
     split,
 )
-from .io import check_fit, load_file, save_file
-from .random import seeded
-from .training import EarlyStopping, Trainer
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Report", "TabularModel"]
+__all__ = ["TabularModel"]
 
 _KEY = "pybackprop.tabular"  # of the file's metadata
 _ROWS = 4096  # predicted at a time
-_SMALL = 0.1  # embeddings start near 0, beside inputs of about 1
 _FEW, _MANY = 5_000, 50_000  # rows up to which several splits pay
-
-
-class _Layer(nn.Module):
-    """``relu(linear(x))`` with dropout; around a layer as wide as its input also a shortcut, and a norm before it."""
-
-    def __init__(self, before: int, width: int, dropout: float):
-        self.norm = nn.LayerNorm(before) if before == width else None
-        self.linear = nn.Linear(before, width)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, x):
-        y = self.dropout(self.linear(x if self.norm is None else self.norm(x)).relu())
-        return y if self.norm is None else x + y
-
-
-class _Network(nn.Module):
-    """Embeddings of the id inputs beside the dense input, then layers that are residual where widths allow it.
-
-    Of a dense input with more than ``dense`` columns it takes the first ones: those without bins.
-    """
-
-    def __init__(
-        self, dense: int, tables: list[tuple[int, int]], hidden: tuple[int, ...], outputs: int, dropout: float
-    ):
-        embeddings = [nn.Embedding(rows, width) for rows, width in tables]
-        self.embeddings = nn.ModuleList(embeddings)
-        for embedding in embeddings:
-            weight = np.array(embedding.weight) * _SMALL
-            weight[0] = 0  # values not seen in training: no row trains this one unless some value is rare
-            embedding.weight.assign(weight)
-        width = dense + sum(width for _, width in tables)
-        layers = []
-        for size in hidden:
-            layers.append(_Layer(width, size, dropout))
-            width = size
-        self.layers = nn.ModuleList(layers)
-        self.out = nn.Linear(width, outputs)
-        self.dense = dense
-
-    def forward(self, *inputs):
-        first_id = len(inputs) - len(self.embeddings)
-        parts = [x if x.shape[1] == self.dense else x[:, : self.dense] for x in inputs[:first_id]]
-        parts += [embed(ids) for embed, ids in zip(self.embeddings, inputs[first_id:], strict=True)]
-        x = parts[0] if len(parts) == 1 else ops.concat(parts, dim=1)
-        for layer in self.layers:
-            x = layer(x)
-        return self.out(x)
-
-
-def _embedding_width(values: int) -> int:
-    """fastai's rule (Howard and Gugger, 2020): min(600, 1.6 n^0.56), held to 50 here."""
-    return min(50, round(1.6 * values**0.56))
 
 
 class TabularModel:
@@ -180,7 +112,7 @@ class TabularModel:
         self._scale = np.array([0.0, 1.0])  # mean and deviation of a regression's target
         self._temperature = 1.0
         self._columns: Columns | None = None
-        self._networks: list[_Network] = []
+        self._networks: list[Network] = []
 
     def fit(self, table: "pd.DataFrame | str | os.PathLike[str]", *, verbose: int = 0) -> Report:
         """Train on a DataFrame, or a CSV or Parquet file; a second call starts anew.
@@ -210,13 +142,13 @@ class TabularModel:
         columns = Columns.learn(frame.iloc[known][names], source, self.categorical, self.bins)
         inputs = columns.encode(frame, source)
         widths = dict.fromkeys([columns.plain_width, columns.dense_width])
-        tried: list[_Trained] = []
+        tried: list[Trained] = []
         for member in range(self.members or (3 if len(known) <= _FEW else 2 if len(known) <= _MANY else 1)):
             rows = parts[:2] if member == 0 else self._split_again(known, y, bool(classes), member, source)
             for width in widths:
                 tried.append(self._train(columns, width, inputs, y, rows, len(classes), member, verbose))
         kinds = [[t for t in tried if t.network.dense == width] for width in widths]
-        kept, temperature = _best([*kinds, tried] if len(kinds) > 1 else kinds, y, bool(classes))
+        kept, temperature = best([*kinds, tried] if len(kinds) > 1 else kinds, y, bool(classes))
         networks = [t.network for t in kept]
         held_out = [t.held_out for t in kept]
         history = kept[0].history
@@ -258,7 +190,7 @@ class TabularModel:
         classes: int,
         member: int,
         verbose: int,
-    ) -> "_Trained":
+    ) -> "Trained":
         """One network on training and validation rows, which takes so many columns of the dense input."""
         train, validation = rows
 
@@ -266,7 +198,7 @@ class TabularModel:
             return tuple(array[rows] for array in inputs)
 
         with seeded(self.seed + member):
-            network = _network(columns, width, self.hidden, classes or 1, self.dropout)
+            network = network_for(columns, width, self.hidden, classes or 1, self.dropout)
         trainer = Trainer(
             network,
             loss=nn.CrossEntropyLoss() if classes else nn.MSELoss(),
@@ -284,7 +216,7 @@ class TabularModel:
             callbacks=[EarlyStopping(monitor="val_loss", patience=self.patience, restore_best_weights=True)],
             verbose=verbose,
         )
-        return _Trained(network, history.history, (validation, _outputs(network, part(validation))))
+        return Trained(network, history.history, (validation, _outputs(network, part(validation))))
 
     def predict(self, table: "pd.DataFrame | str | os.PathLike[str]") -> "pd.DataFrame":
         """Predictions for the rows of a table, in its order and with its index.
@@ -362,8 +294,8 @@ class TabularModel:
         for i in range(len(found)):
             start = f"network.{i}."
             weights = {n.removeprefix(start): a for n, a in tensors.items() if n.startswith(start)}
-            dense, self.hidden = _shape_of(weights, columns, path)
-            network = _network(columns, dense, self.hidden, len(self.classes) or 1, 0.0)
+            dense, self.hidden = shape_of(weights, columns, path)
+            network = network_for(columns, dense, self.hidden, len(self.classes) or 1, 0.0)
             check_fit(network.state_dict(), weights, path)
             network.load_state_dict(weights)
             self._networks.append(network)
@@ -415,7 +347,7 @@ class TabularModel:
         return classification_metrics(predicted, y) if self.classes else regression_metrics(predicted, y)
 
 
-def _outputs(network: _Network, inputs: Sequence[np.ndarray]) -> np.ndarray:
+def _outputs(network: Network, inputs: Sequence[np.ndarray]) -> np.ndarray:
     """The network's outputs (n, out), some thousand rows at a time: memory does not grow with the table."""
     rows = range(0, len(inputs[0]), _ROWS)
     return np.concatenate([network(*(array[first : first + _ROWS] for array in inputs)) for first in rows])
@@ -434,62 +366,6 @@ def _frame(table: "pd.DataFrame | str | os.PathLike[str]") -> tuple["pd.DataFram
     if not frame.columns.is_unique:
         raise ValueError(f"{source} has the column {frame.columns[frame.columns.duplicated()][0]!r} twice.")
     return frame, source
-
-
-def _table_sizes(columns: Columns) -> list[tuple[int, int]]:
-    """Rows and width of each embedding; row 0 is for values not seen in training."""
-    return [(len(v) + 1, _embedding_width(len(v) + 1)) for v in columns.embedded.values()]
-
-
-def _network(columns: Columns, dense: int, hidden: tuple[int, ...], outputs: int, dropout: float) -> _Network:
-    return _Network(dense, _table_sizes(columns), hidden, outputs, dropout)
-
-
-def _shape_of(weights: dict[str, np.ndarray], columns: Columns, path: str) -> tuple[int, tuple[int, ...]]:
-    """Columns of the dense input that a network takes, and widths of its hidden layers, from its tensors.
-
-    No number in a file can ask for more memory than the file has.
-    """
-    embedded = sum(width for _, width in _table_sizes(columns))
-    widths: list[int] = []
-    while (name := f"layers.{len(widths)}.linear.weight") in weights or (name := "out.weight") in weights:
-        shape = weights[name].shape
-        if len(shape) != 2 or shape[0] < 1 or (widths and shape[1] != widths[-1]):
-            raise ValueError(
-                f"{path}: a network's tensor {name!r} has the shape {shape}, which does not fit the others."
-            )
-        if not widths:
-            dense = shape[1] - embedded
-            if dense not in (columns.plain_width, columns.dense_width):
-                raise ValueError(
-                    f"{path}: a network's tensor {name!r} has the shape {shape}, which does not fit the columns."
-                )
-        widths.append(shape[0])
-        if name == "out.weight":
-            return dense, tuple(widths[:-1])
-    raise ValueError(f"{path}: a network has no tensor 'out.weight'.")
-
-
-class _Trained(NamedTuple):
-    """A network, its history, and its outputs for rows that it was not trained on."""
-
-    network: _Network
-    history: dict[str, list[float]]
-    held_out: tuple[np.ndarray, np.ndarray]
-
-
-def _best(choices: Sequence[list[_Trained]], y: np.ndarray, classes: bool) -> tuple[list[_Trained], float]:
-    """The networks with the least loss on rows held out, and the temperature of their logits."""
-    found = []
-    for choice in choices:
-        held_out = [trained.held_out for trained in choice]
-        if classes:
-            found.append(calibrate(held_out, y))
-        else:
-            rows, predicted = pooled(held_out, lambda outputs: outputs[:, 0])
-            found.append((float(((predicted - y[rows]) ** 2).mean()), 1.0))
-    best = min(range(len(choices)), key=lambda i: found[i][0])
-    return choices[best], found[best][1]
 
 
 def _checked_config(text: str | None, path: str) -> dict[str, Any]:

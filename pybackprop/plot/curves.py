@@ -1,4 +1,4 @@
-"""Learning curves of one run or several. Public in `plot`."""
+"""Learning curves of one run or several."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ._plot import COLOURS, Curve, curve_axes, grid_of_axes, write
-from .training.history import History
+from ..training.history import History
+from .axes import COLOURS, Curve, curve_axes, grid_of_axes, write
 
 _Run = tuple[list[int], dict[str, list[float]]]  # epochs from 1, values
 
@@ -45,8 +45,12 @@ def learning_curves(
         >>> [axes.get_title(loc="left") for axes in figure.axes]
         ['loss']
     """
-    several = isinstance(runs, Mapping) and any(isinstance(run, (History, Mapping)) for run in runs.values())
-    named: dict[str, _Run] = {str(n): _run(run) for n, run in runs.items()} if several else {"": _run(runs)}  # type: ignore[union-attr]
+    several = False
+    if isinstance(runs, Mapping) and any(isinstance(run, (History, Mapping)) for run in runs.values()):
+        several = True
+        named = {str(name): _run(run) for name, run in runs.items()}
+    else:
+        named = {"": _run(runs)}
     named = {name: run for name, run in named.items() if run[0]}
     if not named:
         raise ValueError("the history is empty: nothing to plot")
