@@ -22,7 +22,8 @@ except ImportError as error:
         'pybackprop.sklearn needs scikit-learn 1.6 or newer: pip install "pybackprop[sklearn]"'
     ) from error
 
-from .mlp import MLPClassifier, MLPRegressor
+from .mlp_classifier import MLPClassifier
+from .mlp_regressor import MLPRegressor
 from .net import NetClassifier, NetRegressor
 from .table import TabularClassifier, TabularRegressor
 

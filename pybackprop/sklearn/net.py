@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
-from sklearn.utils import check_random_state, column_or_1d
-from sklearn.utils.class_weight import compute_sample_weight
+from sklearn.model_selection import train_test_split
+from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from .. import nn, ops, optim, random
 from ..training import Trainer
+from .targets import column, row_weights
 
 _PREFIXES = ("module", "optimizer")
 _OPTIMIZERS = {name.lower(): getattr(optim, name) for name in ("SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "Lion")}
@@ -54,9 +55,7 @@ class Net(BaseEstimator):
 
     def set_params(self, **params: Any) -> Any:
         """Set parameters by name; ``module__…`` and ``optimizer__…`` may be new ones."""
-        nested = {
-            name: value for name, value in params.items() if name.partition("__")[0] in _PREFIXES and "__" in name
-        }
+        nested = {name: value for name, value in params.items() if _is_nested(name)}
         super().set_params(**{name: value for name, value in params.items() if name not in nested})
         for name, value in nested.items():
             setattr(self, name, value)
@@ -75,7 +74,7 @@ class Net(BaseEstimator):
         X, y = validate_data(
             self, X, y, dtype=self.dtype, allow_nd=True, multi_output=True, y_numeric=self._numeric, reset=first
         )
-        y = self._target(_column(y), first)
+        y = self._target(column(y), first)
         if sample_weight is not None:
             sample_weight = _check_sample_weight(sample_weight, X)
         validation = None if validation_data is None else self._known(*validation_data)
@@ -144,8 +143,6 @@ class Net(BaseEstimator):
         )
 
     def _hold_out(self, X: np.ndarray, y: np.ndarray, weights: dict[str, Any]) -> Any:
-        from sklearn.model_selection import train_test_split
-
         train, test = train_test_split(
             np.arange(len(X)), test_size=self.validation_fraction, random_state=self._seed, stratify=self._strata(y)
         )
@@ -154,7 +151,7 @@ class Net(BaseEstimator):
 
     def _known(self, X: Any, y: Any, sample_weight: Any = None) -> tuple[Any, ...]:
         X = validate_data(self, X, dtype=self.dtype, allow_nd=True, reset=False)
-        y = self._target(_column(np.asarray(y)), False)
+        y = self._target(column(np.asarray(y)), False)
         return (X, y) if sample_weight is None else (X, y, _check_sample_weight(sample_weight, X))
 
     def _outputs(self, X: Any) -> np.ndarray:
@@ -256,7 +253,7 @@ class NetClassifier(ClassifierMixin, Net):
         Returns:
             self.
         """
-        return self._fit(X, y, self._weights(y, sample_weight), validation_data, False)
+        return self._fit(X, y, row_weights(self.class_weight, y, sample_weight), validation_data, False)
 
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None) -> Any:
         """One epoch over these rows; the first call needs all ``classes`` that will ever come."""
@@ -268,7 +265,7 @@ class NetClassifier(ClassifierMixin, Net):
             raise ValueError(
                 f"`classes={classes!r}` is not the same as on last call to partial_fit, was: {self.classes_!r}"
             )
-        return self._fit(X, y, self._weights(y, sample_weight), None, True)
+        return self._fit(X, y, row_weights(self.class_weight, y, sample_weight), None, True)
 
     def predict(self, X: Any) -> np.ndarray:
         """The class of each row (n,), or 0 and 1 for each label (n, labels)."""
@@ -307,12 +304,6 @@ class NetClassifier(ClassifierMixin, Net):
 
     def _metrics(self) -> list[str]:
         return [] if self._several else ["accuracy"]
-
-    def _weights(self, y: Any, sample_weight: Any) -> Any:
-        if self.class_weight is None:
-            return sample_weight
-        weight = compute_sample_weight(self.class_weight, y)
-        return weight if sample_weight is None else weight * np.asarray(sample_weight)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -396,10 +387,6 @@ class NetRegressor(RegressorMixin, Net):
 def _is_nested(name: str) -> bool:
     prefix, _, rest = name.partition("__")
     return prefix in _PREFIXES and bool(rest)
-
-
-def _column(y: Any) -> Any:
-    return column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y
 
 
 class DefaultModule(nn.Module):

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from .mlp import MLP
 
 STOCHASTIC = ("sgd", "adam", "adamw")
-_RUN_SCHEDULES = {"cosine": optim.CosineLR, "one_cycle": optim.OneCycle}
+RUN_SCHEDULES = {"cosine": optim.CosineLR, "one_cycle": optim.OneCycle}
 """Learning rates that need the length of the run."""
-LEARNING_RATES = ("constant", "invscaling", "adaptive", *_RUN_SCHEDULES)
+LEARNING_RATES = ("constant", "invscaling", "adaptive", *RUN_SCHEDULES)
 
 NOT_FINITE = (
     "Solver produced non-finite parameter weights. The input data may contain large values and need to be preprocessed."
@@ -99,8 +99,8 @@ def _optimizer(estimator: MLP, rate: float) -> optim.Optimizer:
     lr: Any = rate
     if isinstance(estimator.learning_rate, optim.Schedule):
         lr = estimator.learning_rate
-    elif estimator.learning_rate in _RUN_SCHEDULES:
-        lr = _RUN_SCHEDULES[estimator.learning_rate](rate)
+    elif estimator.learning_rate in RUN_SCHEDULES:
+        lr = RUN_SCHEDULES[estimator.learning_rate](rate)
     if estimator.solver == "sgd":
         nesterov = estimator.nesterovs_momentum and estimator.momentum > 0
         return optim.SGD(lr, momentum=estimator.momentum, nesterov=nesterov)
